@@ -19,8 +19,8 @@ var ErrDamaged = errors.New("sealed data does not authenticate")
 
 func damaged(what string) error {
 	return fault.Wrap(ErrDamaged, fault.Internal,
-		"the "+what+" does not open: it was changed, cut short, or sealed for another project or object",
-		"run falaj audit verify to name what is damaged, then restore it from a backup; if the keys folder was replaced, put the old one back")
+		"The "+what+" does not open: it was changed, cut short, or sealed for another project or object.",
+		"Run falaj audit verify to name what is damaged, then restore it from a backup; if the keys folder was replaced, put the old one back.")
 }
 
 // Domain words keep the three uses of associated data apart: a sealed value never opens as a wrapped key.
@@ -38,11 +38,11 @@ type Box struct{ aead tink.AEAD }
 func (k *Keys) NewDataKey(aad string) (wrapped []byte, err error) {
 	handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
 	if err != nil {
-		return nil, fault.Wrap(err, fault.Internal, "a data key could not be made", "report this error")
+		return nil, fault.Wrap(err, fault.Internal, "A data key could not be made.", "")
 	}
 	var buf bytes.Buffer
 	if err := handle.WriteWithAssociatedData(keyset.NewBinaryWriter(&buf), k.kek, []byte(domainDataKey+aad)); err != nil {
-		return nil, fault.Wrap(err, fault.Internal, "a data key could not be wrapped", "report this error")
+		return nil, fault.Wrap(err, fault.Internal, "A data key could not be wrapped.", "")
 	}
 	return buf.Bytes(), nil
 }
@@ -75,7 +75,7 @@ func (b *Box) Open(sealed, aad []byte) ([]byte, error) {
 func (b *Box) seal(domain string, plain, aad []byte) ([]byte, error) {
 	sealed, err := b.aead.Encrypt(plain, append([]byte(domain), aad...))
 	if err != nil {
-		return nil, fault.Wrap(err, fault.Internal, "a value could not be sealed", "report this error")
+		return nil, fault.Wrap(err, fault.Internal, "A value could not be sealed.", "")
 	}
 	return sealed, nil
 }
@@ -99,7 +99,7 @@ func (b *Box) NewObjectKey() ObjectKey {
 // a stream, when its digest is known: DARE itself takes no associated data, so this is where an object gets its place.
 func (b *Box) WrapObjectKey(key ObjectKey, aad []byte) ([]byte, error) {
 	if key == (ObjectKey{}) {
-		return nil, fault.New(fault.Internal, "an empty object key was to be wrapped", "report this error")
+		return nil, fault.New(fault.Internal, "An empty object key was to be wrapped.", "")
 	}
 	return b.seal(domainObjectKey, key.b[:], aad)
 }

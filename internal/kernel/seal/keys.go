@@ -52,13 +52,13 @@ type keyFile struct {
 // A folder that holds other files but no keyset is refused too: a fresh keyset there would hide a lost one.
 func Open(dir string) (*Keys, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fault.Wrap(err, fault.Unavailable, fmt.Sprintf("the keys folder %s cannot be created", dir),
-			"give --keys a folder that this user may write")
+		return nil, fault.Wrap(err, fault.Unavailable, fmt.Sprintf("The keys folder %s cannot be created.", dir),
+			"Give --keys a folder that this user may write.")
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, fault.Wrap(err, fault.Unavailable, fmt.Sprintf("the keys folder %s cannot be opened", dir),
-			"give --keys a folder that this user owns")
+		return nil, fault.Wrap(err, fault.Unavailable, fmt.Sprintf("The keys folder %s cannot be opened.", dir),
+			"Give --keys a folder that this user owns.")
 	}
 	defer root.Close()
 	if err := private(root, ".", dir, 0o700); err != nil {
@@ -70,8 +70,8 @@ func Open(dir string) (*Keys, error) {
 			return nil, err
 		}
 	} else if err != nil {
-		return nil, fault.Wrap(err, fault.Unavailable, fmt.Sprintf("the keyset in %s cannot be read", dir),
-			"check the owner and the mode (0600) of "+filepath.Join(dir, fileName))
+		return nil, fault.Wrap(err, fault.Unavailable, fmt.Sprintf("The keyset in %s cannot be read.", dir),
+			"Check the owner and the mode (0600) of "+filepath.Join(dir, fileName)+".")
 	}
 	if err := private(root, fileName, filepath.Join(dir, fileName), 0o600); err != nil {
 		return nil, err
@@ -83,16 +83,16 @@ func Open(dir string) (*Keys, error) {
 func private(root *os.Root, name, shown string, want fs.FileMode) error {
 	st, err := root.Stat(name)
 	if err != nil {
-		return fault.Wrap(err, fault.Unavailable, fmt.Sprintf("%s cannot be checked", shown), "check its owner and mode")
+		return fault.Wrap(err, fault.Unavailable, fmt.Sprintf("%s cannot be checked.", shown), "Check its owner and mode.")
 	}
 	if mode := st.Mode().Perm(); mode&0o077 != 0 {
 		return fault.New(fault.Refused,
-			fmt.Sprintf("%s is open to other users (mode %04o), so its keys are not secret", shown, mode),
-			fmt.Sprintf("chmod %04o %s", want, shown))
+			fmt.Sprintf("%s is open to other users (mode %04o), so its keys are not secret.", shown, mode),
+			fmt.Sprintf("Type: chmod %04o %s", want, shown))
 	}
 	if sys, ok := st.Sys().(*syscall.Stat_t); ok && int(sys.Uid) != os.Geteuid() && sys.Uid != 0 {
-		return fault.New(fault.Refused, fmt.Sprintf("%s belongs to another user (uid %d)", shown, sys.Uid),
-			fmt.Sprintf("chown %d %s", os.Geteuid(), shown))
+		return fault.New(fault.Refused, fmt.Sprintf("%s belongs to another user (uid %d).", shown, sys.Uid),
+			fmt.Sprintf("Type: chown %d %s", os.Geteuid(), shown))
 	}
 	return nil
 }
@@ -101,8 +101,8 @@ func private(root *os.Root, name, shown string, want fs.FileMode) error {
 // the same time one wins and the other reads the winner's file.
 func create(root *os.Root, dir string) ([]byte, error) {
 	unavailable := func(err error) error {
-		return fault.Wrap(err, fault.Unavailable, fmt.Sprintf("a new keyset cannot be written to %s", dir),
-			"check free space and that this user may write there")
+		return fault.Wrap(err, fault.Unavailable, fmt.Sprintf("A new keyset cannot be written to %s.", dir),
+			"Check free space and that this user may write there.")
 	}
 	if err := onlyOurs(root, dir); err != nil {
 		return nil, err
@@ -143,13 +143,13 @@ func create(root *os.Root, dir string) ([]byte, error) {
 func onlyOurs(root *os.Root, dir string) error {
 	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
-		return fault.Wrap(err, fault.Unavailable, fmt.Sprintf("the keys folder %s cannot be listed", dir), "check its owner and mode")
+		return fault.Wrap(err, fault.Unavailable, fmt.Sprintf("The keys folder %s cannot be listed.", dir), "Check its owner and mode.")
 	}
 	for _, e := range entries {
 		if !bytes.HasPrefix([]byte(e.Name()), []byte(fileName)) {
 			return fault.New(fault.Refused,
-				fmt.Sprintf("the keys folder %s holds %s but no %s: a new keyset could not open what an older one sealed", dir, e.Name(), fileName),
-				"restore "+fileName+" from your backup, or name an empty folder with --keys")
+				fmt.Sprintf("The keys folder %s holds %s but no %s: a new keyset could not open what an older one sealed.", dir, e.Name(), fileName),
+				"Restore "+fileName+" from your backup, or name an empty folder with --keys.")
 		}
 	}
 	return nil
@@ -172,16 +172,16 @@ func generate() ([]byte, error) {
 func parse(data []byte, dir string) (*Keys, error) {
 	var file keyFile
 	damaged := func(err error) error {
-		return fault.Wrap(err, fault.Internal, fmt.Sprintf("the keyset in %s is damaged", dir),
-			"restore "+fileName+" from your backup")
+		return fault.Wrap(err, fault.Internal, fmt.Sprintf("The keyset in %s is damaged.", dir),
+			"Restore "+fileName+" from your backup.")
 	}
 	if err := json.Unmarshal(data, &file); err != nil {
 		return nil, damaged(errors.New("not valid JSON")) // the decoder's text could quote the file
 	}
 	if file.Format > fileFormat {
 		return nil, fault.New(fault.Unsupported,
-			fmt.Sprintf("the keyset in %s has format %d and this version knows %d", dir, file.Format, fileFormat),
-			"start the newer falaj that wrote it")
+			fmt.Sprintf("The keyset in %s has format %d and this version knows %d.", dir, file.Format, fileFormat),
+			"Start the newer falaj that wrote it.")
 	}
 	if file.Format < 1 || len(file.Root) != rootSize {
 		return nil, damaged(errors.New("format or root secret missing"))

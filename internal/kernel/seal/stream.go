@@ -18,7 +18,7 @@ const markerSize = 1
 
 func config(key ObjectKey) (sio.Config, error) {
 	if key == (ObjectKey{}) {
-		return sio.Config{}, fault.New(fault.Internal, "a stream was opened without a key", "report this error")
+		return sio.Config{}, fault.New(fault.Internal, "A stream was opened without a key.", "")
 	}
 	return sio.Config{
 		MinVersion:   sio.Version20, // 1.0 does not notice a cut-off end
@@ -38,7 +38,7 @@ func EncryptWriter(w io.Writer, key ObjectKey) (io.WriteCloser, error) {
 	}
 	enc, err := sio.EncryptWriter(struct{ io.Writer }{w}, cfg)
 	if err != nil {
-		return nil, fault.Wrap(err, fault.Internal, "a stream could not be sealed", "report this error")
+		return nil, fault.Wrap(err, fault.Internal, "A stream could not be sealed.", "")
 	}
 	ew := &encryptWriter{enc: enc}
 	if _, err := ew.Write([]byte{marker}); err != nil {
@@ -88,7 +88,7 @@ func DecryptReader(r io.Reader, key ObjectKey) (io.Reader, error) {
 	}
 	dec, err := sio.DecryptReader(r, cfg)
 	if err != nil {
-		return nil, fault.Wrap(err, fault.Internal, "a sealed stream could not be opened", "report this error")
+		return nil, fault.Wrap(err, fault.Internal, "A sealed stream could not be opened.", "")
 	}
 	return &decryptReader{dec: dec}, nil
 }
@@ -134,7 +134,7 @@ func DecryptReaderAt(r io.ReaderAt, key ObjectKey) (io.ReaderAt, error) {
 	}
 	dec, err := sio.DecryptReaderAt(r, cfg)
 	if err != nil {
-		return nil, fault.Wrap(err, fault.Internal, "a sealed stream could not be opened", "report this error")
+		return nil, fault.Wrap(err, fault.Internal, "A sealed stream could not be opened.", "")
 	}
 	return decryptReaderAt{dec}, nil
 }
@@ -143,7 +143,7 @@ type decryptReaderAt struct{ dec io.ReaderAt }
 
 func (r decryptReaderAt) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
-		return 0, fault.New(fault.Invalid, "a read was asked at a negative offset", "ask for an offset of 0 or more")
+		return 0, fault.New(fault.Invalid, "A read was asked at a negative offset.", "Ask for an offset of 0 or more.")
 	}
 	n, err := r.dec.ReadAt(p, off+markerSize)
 	return n, explain(err)
@@ -175,11 +175,11 @@ func PlainSize(sealedSize int64) (int64, error) {
 // 256 TiB.
 func SealedSize(plainSize int64) (int64, error) {
 	if plainSize < 0 {
-		return 0, fault.New(fault.Invalid, "a negative size cannot be sealed", "give a size of 0 or more bytes")
+		return 0, fault.New(fault.Invalid, "A negative size cannot be sealed.", "Give a size of 0 or more bytes.")
 	}
 	n, err := sio.EncryptedSize(uint64(plainSize) + markerSize)
 	if err != nil {
-		return 0, fault.Wrap(err, fault.TooLarge, "one object holds at most 256 TiB", "split it")
+		return 0, fault.Wrap(err, fault.TooLarge, "One object holds at most 256 TiB.", "Split it.")
 	}
 	return int64(n), nil
 }
