@@ -6,6 +6,7 @@
  * - keys are snake_case; every key is always present. "Unknown" is `null`, never a missing key.
  * - arrays are never null ([] when empty); maps are never null ({}).
  * - `Micros` are integer microseconds since 1970-01-01 UTC. They fit a double until the year 2255.
+ * - times are wall time (ledger, changes, pipelines) unless the comment says event time (telemetry, alerts).
  * - durations say their unit in the key: `_ms` (may be fractional), `_us`, `_days`.
  * - shares and rates are 0..1, never percent.
  * - numbers are finite; NaN and infinities are `null` in JSON.
@@ -206,7 +207,10 @@ export interface ModelVersion {
   note: Note | null;
 }
 export interface PointerMove {
+  /** wall time */
   at: Micros;
+  /** the project's event-time watermark at that moment; null when it had none */
+  event_at: Micros | null;
   actor: ActorRef;
   environment: string;
   from: number | null;
@@ -794,7 +798,7 @@ export interface AuditVerification {
 // ---------------------------------------------------------------- live
 
 /**
- * GET /projects/{p}/events?after=  text/event-stream. Each message: `id:` = seq, no `event:` field,
+ * GET /projects/{p}/events?after=  text/event-stream; without after= only what happens from now on. Each message: `id:` = seq, no `event:` field,
  * `data:` = this object. A comment line every 15 s keeps it open. Resume: Last-Event-ID or after=.
  */
 export interface CloudEvent {
