@@ -114,6 +114,7 @@ func (p *parser) run() error {
 
 // block is the key=value lines up to a line that is none, with the line number of each key.
 type block struct {
+	keys  []string // in the order of the file, so that an error names the first culprit
 	value map[string]string
 	line  map[string]int
 }
@@ -143,13 +144,14 @@ func (p *parser) block() (block, string, error) {
 		if size += len(l); size > maxBlock || len(b.value) > 64 {
 			return b, "", p.bad("a block has more than 64 keys or %d bytes", maxBlock)
 		}
+		b.keys = append(b.keys, k)
 		b.value[k], b.line[k] = v, p.line
 	}
 }
 
 func (p *parser) header(b block) error {
 	m := p.model
-	for k := range b.value {
+	for _, k := range b.keys {
 		switch k {
 		case "version", "num_class", "num_tree_per_iteration", "label_index", "max_feature_idx", "objective",
 			"average_output", "feature_names", "monotone_constraints", "feature_infos", "tree_sizes":

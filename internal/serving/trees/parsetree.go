@@ -15,7 +15,8 @@ const (
 func (p *parser) tree(b block) error {
 	m := p.model
 	start := p.line
-	for k, v := range b.value {
+	for _, k := range b.keys {
+		v := b.value[k]
 		switch k {
 		case "num_leaves", "split_feature", "split_gain", "threshold", "decision_type", "left_child", "right_child", "leaf_value",
 			"leaf_weight", "leaf_count", "internal_value", "internal_weight", "internal_count", "shrinkage": // the last six change no prediction
