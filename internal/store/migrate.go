@@ -65,7 +65,7 @@ func migrate(ctx context.Context, d Driver, all []migration, snapshotDir string,
 		return err
 	}
 	if !fresh && snapshotDir != "" {
-		to := filepath.Join(snapshotDir, fmt.Sprintf("before-migration-%04d-%s.db", todo[0].version, time.Now().UTC().Format("20060102T150405")))
+		to := filepath.Join(snapshotDir, fmt.Sprintf("before-migration-%04d-%s.db", todo[0].version, time.Now().UTC().Format("20060102T150405.000000")))
 		path, err := d.Snapshot(ctx, to)
 		if err != nil {
 			return fault.Wrap(err, fault.Unavailable, "The copy before the schema migration failed; nothing was changed.", "Free space beside the database, then start again.")
