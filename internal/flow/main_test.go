@@ -17,6 +17,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv("FLOW_CRASH_CHILD") != "" {
 		os.Exit(crashChild())
 	}
+	if os.Getenv("FLOW_RELAY_CHILD") != "" {
+		os.Exit(relayChild())
+	}
 	os.Exit(m.Run())
 }
 
