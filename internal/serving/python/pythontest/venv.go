@@ -19,7 +19,7 @@ var (
 	// LightGBM trains and predicts; it needs libgomp.so.1 of the system.
 	LightGBM = []string{"lightgbm==4.7.0", "numpy==2.2.6", "scipy==1.15.3", "narwhals==2.29.0"}
 	// MLflow loads models the way a release keeps them.
-	MLflow = append([]string{"mlflow-skinny==3.14.0", "pandas==2.3.3", "scikit-learn==1.7.2"}, LightGBM...)
+	MLflow = append([]string{"mlflow-skinny==3.17.2", "pandas==2.3.3", "scikit-learn==1.7.2"}, LightGBM...)
 	// Triton is the Open Inference Protocol client.
 	Triton = []string{"tritonclient[http]==2.73.0", "numpy==2.2.6"}
 )
