@@ -1,0 +1,94 @@
+package tracking
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"strconv"
+	"sync"
+
+	"falaj/internal/blob"
+	"falaj/internal/kernel/policy"
+	"falaj/internal/kernel/who"
+	"falaj/internal/store"
+)
+
+// Service holds the verbs of tracking. It is safe for concurrent use.
+//
+// Experiments, runs, logged models and artifacts change by store.Change. Points (metrics, parameters, tags, inputs) come at
+// a high rate and go by store.Write: the caller has authorized them (the route table does), and a token that is bound to one
+// run is held to it here. A project never sees what belongs to another.
+type Service struct {
+	store *store.Store
+	blobs *blob.Store
+
+	mu   sync.RWMutex
+	keys map[string]int64 // guarded by mu; metric names that are committed
+}
+
+// New wires the service.
+func New(s *store.Store, b *blob.Store) *Service {
+	return &Service{store: s, blobs: b, keys: map[string]int64{}}
+}
+
+func experimentResource(project string, id int64) policy.Resource {
+	return policy.Resource{Kind: "Experiment", ID: strconv.FormatInt(id, 10), Project: project}
+}
+
+func runResource(r RunInfo) policy.Resource {
+	return policy.Resource{Kind: "Run", ID: r.ID, Project: r.Project, Attrs: map[string]string{"run": r.ID, "parent": r.Parent}}
+}
+
+// guard holds a token that is bound to one run to that run and its children. Other actors were authorized by the caller.
+func (s *Service) guard(ctx context.Context, r RunInfo) error {
+	if who.From(ctx).Scope.Run == "" {
+		return nil
+	}
+	dec, err := s.store.Authorize(ctx, "run.log", runResource(r))
+	if err != nil {
+		return err
+	}
+	if dec.Allow {
+		return nil
+	}
+	return store.Denied(ctx, "run.log", runResource(r), dec)
+}
+
+type pageToken struct {
+	Offset int `json:"offset"`
+}
+
+func nextToken(offset int) string {
+	b, _ := json.Marshal(pageToken{offset}) // a struct of one int always encodes
+	return base64.StdEncoding.EncodeToString(b)
+}
+
+// Offset reads a page token of this package, 0 for the empty one. The registry's searches use the same form.
+func Offset(token string) (int, error) {
+	if token == "" {
+		return 0, nil
+	}
+	raw, err := base64.StdEncoding.DecodeString(token)
+	if err != nil {
+		return 0, invalid("Invalid page token, could not base64-decode")
+	}
+	var t pageToken
+	if err := json.Unmarshal(raw, &t); err != nil {
+		return 0, invalid("Invalid page token, decoded value=b%s", PyRepr(string(raw)))
+	}
+	if t.Offset <= 0 {
+		return 0, invalid("Invalid page token, parsed value={'offset': %d}", t.Offset)
+	}
+	return t.Offset, nil
+}
+
+// Token makes a page token for the given offset.
+func Token(offset int) string { return nextToken(offset) }
+
+// cutPage turns max+1 fetched items into a page.
+func cutPage[T any](items []T, offset, max int) Page[T] {
+	if len(items) > max {
+		return Page[T]{Items: items[:max], Next: nextToken(offset + max)}
+	}
+	return Page[T]{Items: items}
+}
