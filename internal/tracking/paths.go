@@ -38,24 +38,8 @@ func cleanPath(p string) bool {
 		if seg == "" || seg == "." || seg == ".." {
 			return false
 		}
-		if i == 0 && len(seg) == 2 && seg[1] == ':' {
-			return false
-		}
-		if i == 0 && strings.Contains(seg, ":") && scheme(seg) {
-			return false
-		}
-	}
-	return true
-}
-
-// scheme says whether the segment starts like a URI ("file:", "s3:").
-func scheme(seg string) bool {
-	head, _, _ := strings.Cut(seg, ":")
-	if head == "" {
-		return false
-	}
-	for i, r := range strings.ToLower(head) {
-		if !(r >= 'a' && r <= 'z' || i > 0 && (r >= '0' && r <= '9' || r == '+' || r == '-' || r == '.')) {
+		// "file:x", and "c:" or "s3:" in front of the rest: not names but drives and URIs.
+		if i == 0 && (strings.HasSuffix(seg, ":") || len(seg) >= 5 && strings.EqualFold(seg[:5], "file:")) {
 			return false
 		}
 	}
