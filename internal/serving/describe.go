@@ -12,9 +12,11 @@ import (
 type Description struct {
 	Endpoint
 	Versions []string // of the loaded variants: the model version's number where there is one, else the release's digest; champion first
-	Release  string   // the release that the rest describes: the version asked for, else the champion
+	Version  string   // the one that the rest describes: the version asked for, else the champion's
+	Release  string   // its digest
 	Flavor   string
 	Service  string   // feature service; empty: only the matrix
+	Inputs   Inputs   // what a row must bring to be asked by entity; empty without Service
 	Features []string // in the order of the matrix
 	Outputs  int      // values for each row
 }
@@ -33,10 +35,7 @@ func (s *Service) Describe(k Key, version string) (Description, error) {
 		if v.engine == nil || v.Role == Shadow {
 			continue
 		}
-		name := v.engine.release.Version
-		if name == "" {
-			name = v.Release
-		}
+		name := v.engine.version
 		if v.Role == Champion {
 			d.Versions = slices.Insert(d.Versions, 0, name)
 		} else {
@@ -54,5 +53,6 @@ func (s *Service) Describe(k Key, version string) (Description, error) {
 	}
 	r := found.engine.release
 	d.Release, d.Flavor, d.Service, d.Features, d.Outputs = r.Digest, r.Flavor, r.Service, found.engine.features, found.engine.outputs
+	d.Version, d.Inputs = found.engine.version, found.engine.inputs
 	return d, nil
 }

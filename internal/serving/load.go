@@ -67,6 +67,8 @@ type engine struct {
 	release  Release
 	features []string // names in the order that Predict takes them
 	columns  map[string]int
+	inputs   Inputs // of the feature service
+	version  string // the release's, else its digest
 	outputs  int
 	refs     int
 }
@@ -97,13 +99,19 @@ func (s *Service) load(ctx context.Context, project, digest string) (*engine, er
 	if err != nil {
 		return nil, err
 	}
-	out := &engine{Engine: e, release: r, columns: map[string]int{}}
+	out := &engine{Engine: e, release: r, columns: map[string]int{}, version: r.Version}
+	if out.version == "" {
+		out.version = digest
+	}
 	if out.features, err = agree(r.Features, e.Features()); err == nil {
 		out.outputs, err = answers(ctx, e, len(out.features))
 	}
+	if err == nil && r.Service != "" {
+		out.inputs, err = s.cfg.Features.Inputs(ctx, project, r.Service)
+	}
 	if err != nil {
 		e.Close()
-		return nil, fault.Wrap(err, fault.Refused, fmt.Sprintf("Release %s cannot serve: %s", short(digest), fault.From(err).Public), fault.From(err).Next)
+		return nil, fault.Wrap(err, fault.KindOf(err), fmt.Sprintf("Release %s cannot serve: %s", short(digest), fault.From(err).Public), fault.From(err).Next)
 	}
 	for i, n := range out.features {
 		out.columns[n] = i

@@ -63,7 +63,7 @@ func (s *Service) Predict(ctx context.Context, req Request) (Response, error) {
 			return Response{}, err
 		}
 		for i, p := range predictions {
-			out.Results[rows[i]] = Result{ID: p.ID, Variant: p.Variant, Release: p.Release, Output: p.Output}
+			out.Results[rows[i]] = Result{ID: p.ID, Variant: p.Variant, Release: p.Release, Version: l.variants[v].engine.version, Output: p.Output}
 		}
 		if all == nil {
 			all = predictions

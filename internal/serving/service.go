@@ -243,6 +243,9 @@ func (s *Service) Configure(ctx context.Context, k Key, variants []Variant) (End
 		return Endpoint{}, err
 	}
 	variants = order(variants)
+	if err := s.allowed(ctx, k); err != nil { // before a model is loaded for somebody who may not
+		return Endpoint{}, err
+	}
 	s.configuring.Lock()
 	defer s.configuring.Unlock()
 	have, err := s.stored(ctx, k)
@@ -283,6 +286,15 @@ func (s *Service) Configure(ctx context.Context, k Key, variants []Variant) (End
 	}
 	s.swap(k, l)
 	return l.Endpoint, s.activate(ctx, l, keep)
+}
+
+// allowed asks policy; a refusal is recorded, as Change records it.
+func (s *Service) allowed(ctx context.Context, k Key) error {
+	d, err := s.cfg.Store.Authorize(ctx, "endpoint.configure", resource(k))
+	if err == nil && !d.Allow {
+		err = s.cfg.Store.Change(ctx, "endpoint.configure", resource(k), func(context.Context, *store.Tx) (event.Draft, error) { return event.Draft{}, nil })
+	}
+	return err
 }
 
 // Remove takes an endpoint away (action endpoint.configure). Removing what is not there is no error.

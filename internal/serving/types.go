@@ -72,6 +72,7 @@ type Result struct {
 	ID      string    // of the prediction
 	Variant string    //
 	Release string    // digest
+	Version string    // of the model, if the release has one, else the digest
 	Output  []float64 // the model's outputs: one value, or one for each class
 }
 
@@ -113,9 +114,23 @@ type Features struct {
 	Digests []string  // one for each row: what the features were computed from
 }
 
-// FeatureSource looks up the features of a feature service for entity rows as of their event times.
-// request is nil or has a row of request features for each entity.
+// Input is a column that an entity request brings.
+type Input struct {
+	Name string
+	Type string // "number", "integer", "text", "boolean" or "time"
+}
+
+// Inputs is what a feature service must be asked with.
+type Inputs struct {
+	Entity  []Input // the entity keys
+	Request []Input // the request features
+}
+
+// FeatureSource looks up the features of a feature service.
 type FeatureSource interface {
+	// Inputs says what a row must bring. It is asked once when a release is loaded.
+	Inputs(ctx context.Context, project, service string) (Inputs, error)
+	// Lookup gives one row of features for each entity row, as of its event time. request is nil or has a row of request features for each entity.
 	Lookup(ctx context.Context, project, service string, entities []map[string]any, at []time.Time, request []map[string]any) (Features, error)
 }
 
