@@ -334,7 +334,7 @@ func (tx *Tx) record(ctx context.Context, action policy.Action, res policy.Resou
 		return err
 	}
 	now := time.Now()
-	eventID := ""
+	eventID, eventRef := "", ""
 	if d.Type != "" {
 		outbox++
 		eventID = id.New("evt")
@@ -354,11 +354,13 @@ func (tx *Tx) record(ctx context.Context, action policy.Action, res policy.Resou
 			outbox, eventID, d.Type, source, d.Subject, res.Project, Micros(at), string(data)); err != nil {
 			return err
 		}
+		// The row names the event and its data's digest, so that an edited event breaks the chain's promise too.
+		eventRef = eventID + ":" + ledger.Digest(json.RawMessage(data))
 		tx.st.announced = true
 	}
 	actor := who.From(ctx)
 	row := ledger.Row{Seq: seq + 1, Prev: prev, Time: Micros(now), Project: res.Project, Actor: actor.String(), OnBehalfOf: actor.OnBehalfOf, Via: actor.Via,
-		Action: string(action), Resource: res.String(), Decision: "allow", Before: before, After: after, Event: eventID, Request: RequestID(ctx)}
+		Action: string(action), Resource: res.String(), Decision: "allow", Before: before, After: after, Event: eventRef, Request: RequestID(ctx)}
 	if !dec.Allow {
 		row.Decision = "deny"
 	}
@@ -370,9 +372,9 @@ func (tx *Tx) record(ctx context.Context, action policy.Action, res policy.Resou
 	if err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, `INSERT INTO ledger (seq, prev, hash, time, project, actor, on_behalf_of, via, action, resource, decision, reasons, before_digest, after_digest, event, request)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
-		row.Seq, row.Prev, row.Hash, row.Time, row.Project, row.Actor, row.OnBehalfOf, row.Via, row.Action, row.Resource, row.Decision, string(reasons), row.Before, row.After, row.Event, row.Request); err != nil {
+	if _, err := tx.Exec(ctx, `INSERT INTO ledger (seq, prev, hash, time, project, actor, on_behalf_of, via, action, resource, decision, reasons, before_digest, after_digest, event, event_id, request)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
+		row.Seq, row.Prev, row.Hash, row.Time, row.Project, row.Actor, row.OnBehalfOf, row.Via, row.Action, row.Resource, row.Decision, string(reasons), row.Before, row.After, row.Event, eventID, row.Request); err != nil {
 		return err
 	}
 	_, err = tx.Exec(ctx, `UPDATE ledger_head SET seq = $1, hash = $2, outbox = $3 WHERE id = 1`, row.Seq, row.Hash, outbox)

@@ -15,8 +15,10 @@ CREATE TABLE ledger (
   before_digest TEXT NOT NULL,
   after_digest TEXT NOT NULL,
   event TEXT NOT NULL,
+  event_id TEXT NOT NULL,
   request TEXT NOT NULL
 );
+CREATE INDEX ledger_event ON ledger (event_id);
 CREATE INDEX ledger_project ON ledger (project, seq);
 CREATE INDEX ledger_action ON ledger (action, seq);
 CREATE TABLE ledger_head (
