@@ -1,0 +1,26 @@
+package api
+
+import (
+	"log/slog"
+
+	"falaj/internal/access"
+	"falaj/internal/audit"
+	"falaj/internal/blob"
+	"falaj/internal/delivery"
+	"falaj/internal/flow"
+	"falaj/internal/store"
+)
+
+// Deps is what app gives the API.
+type Deps struct {
+	Store    *store.Store
+	Access   *access.Service
+	Audit    *audit.Service
+	Blobs    *blob.Store
+	Delivery *delivery.Service
+	Relay    *flow.Relay
+	Webhooks *flow.Webhooks
+	Log      *slog.Logger
+	Version  string
+	Open     bool
+}
