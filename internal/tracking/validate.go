@@ -53,8 +53,8 @@ func invalidValue(path, jsonValue, why string) error {
 	return invalid("Invalid value %s for parameter '%s' supplied%s", jsonValue, path, why)
 }
 
-// checkName is MLflow's check of metric, parameter and tag names.
-func checkName(field, name string) error {
+// CheckName is MLflow's check of metric, parameter and tag names.
+func CheckName(field, name string) error {
 	if !nameOK(name) {
 		return invalidValue(field, Quote(name), badCharacters)
 	}
@@ -87,7 +87,7 @@ func at(prefix, field string) string {
 }
 
 func checkMetric(m Metric, prefix string) error {
-	if err := checkName(at(prefix, "name"), m.Key); err != nil {
+	if err := CheckName(at(prefix, "name"), m.Key); err != nil {
 		return err
 	}
 	if m.TimestampMs < 0 {
@@ -98,7 +98,7 @@ func checkMetric(m Metric, prefix string) error {
 }
 
 func checkParam(p *Pair, prefix string) error {
-	if err := checkName(at(prefix, "key"), p.Key); err != nil {
+	if err := CheckName(at(prefix, "key"), p.Key); err != nil {
 		return err
 	}
 	if err := checkLength("Param key", maxKey, p.Key); err != nil {
@@ -109,7 +109,7 @@ func checkParam(p *Pair, prefix string) error {
 }
 
 func checkTag(p *Pair, prefix string) error {
-	if err := checkName(at(prefix, "key"), p.Key); err != nil {
+	if err := CheckName(at(prefix, "key"), p.Key); err != nil {
 		return err
 	}
 	if err := checkLength(at(prefix, "key"), maxKey, p.Key); err != nil {
@@ -120,7 +120,7 @@ func checkTag(p *Pair, prefix string) error {
 }
 
 func checkExperimentTag(p Pair) error {
-	if err := checkName("key", p.Key); err != nil {
+	if err := CheckName("key", p.Key); err != nil {
 		return err
 	}
 	if err := checkLength("key", maxKey, p.Key); err != nil {
