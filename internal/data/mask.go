@@ -1,0 +1,115 @@
+package data
+
+import (
+	"bytes"
+	"encoding/base32"
+	"encoding/json"
+	"slices"
+	"strings"
+)
+
+// redacted is what a column with the mask redact shows.
+const redacted = "***"
+
+// pseudonym is the token of a value: the same within a project and column name, and without the server's keys neither
+// to be reversed nor guessed.
+func (s *Service) pseudonym(project, column, value string) string {
+	sum := s.mac("pseudonym\x00"+project+"\x00"+strings.ToLower(column), []byte(value))
+	return "p_" + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:10]))
+}
+
+func (s *Service) masked(project, column, mask, value string) string {
+	if mask == MaskPseudonym {
+		return s.pseudonym(project, column, value)
+	}
+	return redacted
+}
+
+// masks gives the masks of a definition by lower-case column name.
+func (s Spec) masks() map[string]string {
+	out := map[string]string{}
+	for name, r := range s.Contract.Columns {
+		if r.Mask != "" {
+			out[strings.ToLower(name)] = r.Mask
+		}
+	}
+	return out
+}
+
+// maskProfile takes the values of masked columns out of a profile, in place: frequent values become tokens, and
+// extremes and quantiles, which are values too, go.
+func (s *Service) maskProfile(project string, spec Spec, p *Profile) {
+	if p == nil {
+		return
+	}
+	masks := spec.masks()
+	for i := range p.Columns {
+		c := &p.Columns[i]
+		mask := masks[strings.ToLower(c.Name)]
+		if mask == "" {
+			continue
+		}
+		c.Min, c.Max, c.Mean, c.SD, c.Grid, c.Edges, c.Counts = nil, nil, nil, nil, nil, nil, nil
+		top := slices.Clone(c.Top)
+		for k := range top {
+			top[k].Value = s.masked(project, c.Name, mask, top[k].Value)
+		}
+		if c.Top = top; mask == MaskRedact {
+			c.Top = nil
+		}
+	}
+}
+
+// maskObject masks members of a JSON object and keeps the order of all.
+func (s *Service) maskObject(project string, masks map[string]string, object json.RawMessage) (json.RawMessage, error) {
+	if len(masks) == 0 {
+		return object, nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(object))
+	if _, err := dec.Token(); err != nil {
+		return nil, err
+	}
+	out := []byte{'{'}
+	for dec.More() {
+		key, err := dec.Token()
+		if err != nil {
+			return nil, err
+		}
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return nil, err
+		}
+		name, _ := key.(string)
+		if mask := masks[strings.ToLower(name)]; mask != "" && string(value) != "null" {
+			text := string(value)
+			_ = json.Unmarshal(value, &text) // a text without its quotes, anything else as written
+			if value, err = json.Marshal(s.masked(project, name, mask, text)); err != nil {
+				return nil, err
+			}
+		}
+		if len(out) > 1 {
+			out = append(out, ',')
+		}
+		quoted, err := json.Marshal(name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(append(append(out, quoted...), ':'), value...)
+	}
+	return append(out, '}'), nil
+}
+
+// hideValues cuts the value out of reasons that speak of a masked column ("tailnum: must be ..., is N14228").
+func hideValues(reasons []string, masks map[string]string) []string {
+	out := slices.Clone(reasons)
+	for i, r := range out {
+		column, _, _ := strings.Cut(r, ":")
+		if masks[strings.ToLower(column)] == "" {
+			continue
+		}
+		if at := strings.LastIndex(r, ", is "); at > 0 {
+			out[i] = r[:at]
+		}
+	}
+	return out
+}
