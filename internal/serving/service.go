@@ -113,8 +113,10 @@ func (s *Service) Load(ctx context.Context) error {
 			s.log.Error("endpoint does not serve", "endpoint", e.Key.String(), "err", err)
 			problems = append(problems, err)
 		}
-		if err := s.activate(ctx, l, e.activated); err != nil {
-			problems = append(problems, err)
+		if err == nil {
+			if err := s.announce(ctx, l, e.cause, e.announced); err != nil {
+				problems = append(problems, err)
+			}
 		}
 	}
 	return errors.Join(problems...)
@@ -233,9 +235,14 @@ func (s *Service) swap(k Key, l *live) {
 }
 
 // Configure makes an endpoint have exactly these variants: their releases are loaded and answer a row, then the change is recorded (action endpoint.configure),
-// then traffic moves, then each release that is new here is announced by serving.activated. When a release does not load nothing changes.
+// then traffic moves, then serving.activated announces it, once. When a release does not load nothing changes.
 // The same variants again change nothing. It must not be called inside a store.Change: loading may take seconds.
 func (s *Service) Configure(ctx context.Context, k Key, variants []Variant) (Endpoint, error) {
+	return s.configure(ctx, k, variants, nil)
+}
+
+// configure with a cause announces that cause also when the variants are there already.
+func (s *Service) configure(ctx context.Context, k Key, variants []Variant, why *cause) (Endpoint, error) {
 	if k.Project == "" || k.Model == "" || k.Environment == "" || k.Environment == EphemeralEnvironment {
 		return Endpoint{}, fault.New(fault.Invalid, fmt.Sprintf("%q is not an endpoint: it needs a project, a model and an environment other than %q.", k, EphemeralEnvironment), "")
 	}
@@ -253,30 +260,30 @@ func (s *Service) Configure(ctx context.Context, k Key, variants []Variant) (End
 		return Endpoint{}, err
 	}
 	if cur := (*s.live.Load())[k]; cur != nil && cur.Ready && have != nil && cur.Generation == have.Generation && slices.Equal(cur.Variants, variants) {
-		return cur.Endpoint, s.activate(ctx, cur, have.activated)
+		if why == nil {
+			why = &have.cause
+		}
+		return cur.Endpoint, s.announce(ctx, cur, *why, have.announced)
 	}
 	l, err := s.bring(ctx, Endpoint{Key: k, Variants: variants})
 	if err != nil {
 		l.release()
 		return Endpoint{}, err
 	}
+	if why == nil {
+		why = &cause{}
+	}
 	now := time.Now().UTC().Truncate(time.Microsecond)
-	keep := map[string]bool{}
 	err = s.cfg.Store.Change(ctx, "endpoint.configure", resource(k), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
 		before, err := one(ctx, tx, k)
 		if err != nil {
 			return event.Draft{}, err
 		}
-		clear(keep)
 		if before != nil {
 			tx.Before(before.Variants)
-			for _, v := range variants {
-				i := slices.IndexFunc(before.Variants, func(b Variant) bool { return b.Name == v.Name && b.Role == v.Role && b.Release == v.Release })
-				keep[v.Name] = i >= 0 && before.activated[v.Name]
-			}
 		}
 		tx.After(variants)
-		gen, err := writeEndpoint(ctx, tx, k, variants, keep, now)
+		gen, err := writeEndpoint(ctx, tx, k, variants, *why, now)
 		l.Generation, l.Configured = gen, now
 		return event.Draft{Type: "endpoint.configured", Subject: subject(k), Data: map[string]any{"model": k.Model, "environment": k.Environment, "generation": gen, "variants": variants}}, err
 	})
@@ -285,7 +292,7 @@ func (s *Service) Configure(ctx context.Context, k Key, variants []Variant) (End
 		return Endpoint{}, err
 	}
 	s.swap(k, l)
-	return l.Endpoint, s.activate(ctx, l, keep)
+	return l.Endpoint, s.announce(ctx, l, *why, "")
 }
 
 // allowed asks policy; a refusal is recorded, as Change records it.
@@ -313,7 +320,7 @@ func (s *Service) Remove(ctx context.Context, k Key) error {
 		if before != nil {
 			tx.Before(before.Variants)
 		}
-		_, err = writeEndpoint(ctx, tx, k, nil, nil, time.Now())
+		_, err = writeEndpoint(ctx, tx, k, nil, cause{}, time.Now())
 		return event.Draft{Type: "endpoint.removed", Subject: subject(k), Data: map[string]any{"model": k.Model, "environment": k.Environment}}, err
 	})
 	if err == nil {
@@ -345,36 +352,30 @@ func (s *Service) Reconcile(ctx context.Context, desired []Desired) error {
 	return errors.Join(problems...)
 }
 
-// activate announces each loaded variant that was not announced before, one change each.
-func (s *Service) activate(ctx context.Context, l *live, done map[string]bool) error {
-	ctx = who.AsSystem(ctx, "serving")
-	for _, v := range l.variants {
-		if v.engine == nil || done[v.Name] {
-			continue
-		}
-		err := s.cfg.Store.Change(ctx, "endpoint.activate", resource(l.Key), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
-			first, err := markActivated(ctx, tx, l.Key, v.Variant, time.Now())
-			if err != nil || !first {
-				return event.Draft{}, err
-			}
-			tx.After(v.Variant)
-			return event.Draft{Type: "serving.activated", Subject: subject(l.Key), Data: Activated{l.Model, l.Environment, v.Name, v.Role, v.Weight, v.Release}}, nil
-		})
-		if err != nil {
-			return err
-		}
+// announce tells by serving.activated that an endpoint answers, unless it was told: a crash in between loses nothing and doubles nothing.
+func (s *Service) announce(ctx context.Context, l *live, why cause, announced string) error {
+	if announced == announcement(l.Generation, why) {
+		return nil
 	}
-	return nil
+	return s.cfg.Store.Change(who.AsSystem(ctx, "serving"), "endpoint.activate", resource(l.Key), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
+		first, err := markAnnounced(ctx, tx, l.Key, l.Generation, why)
+		if err != nil || !first {
+			return event.Draft{}, err
+		}
+		tx.After(l.Variants)
+		return event.Draft{Type: "serving.activated", Subject: subject(l.Key), Data: Activated{l.Model, l.Environment, l.Generation, l.Variants, why.change, why.weight}}, nil
+	})
 }
 
-// Activated is the data of the event serving.activated: a release is loaded at an endpoint and has answered.
+// Activated is the data of the event serving.activated: these releases are loaded at an endpoint, have answered, and have the traffic.
+// Change and Weight are those of delivery's move that asked for it.
 type Activated struct {
-	Model       string `json:"model"`
-	Environment string `json:"environment"`
-	Variant     string `json:"variant"`
-	Role        Role   `json:"role"`
-	Weight      int    `json:"weight"`
-	Release     string `json:"release"`
+	Model       string    `json:"model"`
+	Environment string    `json:"environment"`
+	Generation  int64     `json:"generation"`
+	Variants    []Variant `json:"variants"`
+	Change      string    `json:"change"`
+	Weight      int64     `json:"weight"`
 }
 
 func resource(k Key) policy.Resource {

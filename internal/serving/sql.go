@@ -2,6 +2,7 @@ package serving
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"falaj/internal/store"
@@ -10,12 +11,24 @@ import (
 // stored is an endpoint as the database has it.
 type stored struct {
 	Endpoint
-	activated map[string]bool // by variant name
+	cause     cause
+	announced string
+}
+
+// cause is the move of delivery that asked for a configuration; empty when somebody else did.
+type cause struct {
+	change string
+	weight int64
+}
+
+// announcement names what serving.activated tells of, so that it is told once.
+func announcement(generation int64, c cause) string {
+	return fmt.Sprintf("%d %s %d", generation, c.change, c.weight)
 }
 
 // readEndpoints reads the endpoints that have variants, of a project or ("") of all.
 func readEndpoints(ctx context.Context, q store.Querier, project string) ([]stored, error) {
-	rows, err := q.Query(ctx, `SELECT e.project, e.model, e.environment, e.generation, e.configured_at, v.name, v.role, v.weight, v.release_digest, v.activated_at
+	rows, err := q.Query(ctx, `SELECT e.project, e.model, e.environment, e.generation, e.configured_at, e.change_id, e.change_weight, e.announced, v.name, v.role, v.weight, v.release_digest
 FROM endpoints e JOIN endpoint_variants v ON v.project = e.project AND v.model = e.model AND v.environment = e.environment
 WHERE $1 = '' OR e.project = $1 ORDER BY e.project, e.model, e.environment, v.name`, project)
 	if err != nil {
@@ -26,25 +39,24 @@ WHERE $1 = '' OR e.project = $1 ORDER BY e.project, e.model, e.environment, v.na
 	for rows.Next() {
 		var e stored
 		var v Variant
-		var configured, activated int64
-		if err := rows.Scan(&e.Project, &e.Model, &e.Environment, &e.Generation, &configured, &v.Name, &v.Role, &v.Weight, &v.Release, &activated); err != nil {
+		var configured int64
+		if err := rows.Scan(&e.Project, &e.Model, &e.Environment, &e.Generation, &configured, &e.cause.change, &e.cause.weight, &e.announced, &v.Name, &v.Role, &v.Weight, &v.Release); err != nil {
 			return nil, err
 		}
 		if len(out) == 0 || out[len(out)-1].Key != e.Key {
-			e.Configured, e.activated = store.Time(configured), map[string]bool{}
+			e.Configured = store.Time(configured)
 			out = append(out, e)
 		}
 		last := &out[len(out)-1]
 		last.Variants = append(last.Variants, v)
-		last.activated[v.Name] = activated != 0
 	}
 	return out, rows.Err()
 }
 
-func writeEndpoint(ctx context.Context, tx *store.Tx, k Key, variants []Variant, keep map[string]bool, now time.Time) (generation int64, err error) {
-	err = tx.QueryRow(ctx, `INSERT INTO endpoints (project, model, environment, generation, configured_at) VALUES ($1, $2, $3, 1, $4)
-ON CONFLICT (project, model, environment) DO UPDATE SET generation = endpoints.generation + 1, configured_at = $4 RETURNING generation`,
-		k.Project, k.Model, k.Environment, store.Micros(now)).Scan(&generation)
+func writeEndpoint(ctx context.Context, tx *store.Tx, k Key, variants []Variant, c cause, now time.Time) (generation int64, err error) {
+	err = tx.QueryRow(ctx, `INSERT INTO endpoints (project, model, environment, generation, configured_at, change_id, change_weight, announced) VALUES ($1, $2, $3, 1, $4, $5, $6, '')
+ON CONFLICT (project, model, environment) DO UPDATE SET generation = endpoints.generation + 1, configured_at = $4, change_id = $5, change_weight = $6 RETURNING generation`,
+		k.Project, k.Model, k.Environment, store.Micros(now), c.change, c.weight).Scan(&generation)
 	if err != nil {
 		return 0, err
 	}
@@ -52,21 +64,17 @@ ON CONFLICT (project, model, environment) DO UPDATE SET generation = endpoints.g
 		return 0, err
 	}
 	for _, v := range variants {
-		activated := int64(0)
-		if keep[v.Name] {
-			activated = store.Micros(now)
-		}
-		if _, err := tx.Exec(ctx, `INSERT INTO endpoint_variants (project, model, environment, name, role, weight, release_digest, activated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-			k.Project, k.Model, k.Environment, v.Name, string(v.Role), v.Weight, v.Release, activated); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO endpoint_variants (project, model, environment, name, role, weight, release_digest) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+			k.Project, k.Model, k.Environment, v.Name, string(v.Role), v.Weight, v.Release); err != nil {
 			return 0, err
 		}
 	}
 	return generation, nil
 }
 
-// markActivated says whether this call was the one that activated the variant.
-func markActivated(ctx context.Context, tx *store.Tx, k Key, v Variant, now time.Time) (bool, error) {
-	n, err := tx.Exec(ctx, `UPDATE endpoint_variants SET activated_at = $5 WHERE project = $1 AND model = $2 AND environment = $3 AND name = $4 AND release_digest = $6 AND activated_at = 0`,
-		k.Project, k.Model, k.Environment, v.Name, store.Micros(now), v.Release)
+// markAnnounced says whether this call is the one that tells of the configuration.
+func markAnnounced(ctx context.Context, tx *store.Tx, k Key, generation int64, c cause) (bool, error) {
+	n, err := tx.Exec(ctx, `UPDATE endpoints SET change_id = $5, change_weight = $6, announced = $7 WHERE project = $1 AND model = $2 AND environment = $3 AND generation = $4 AND announced <> $7`,
+		k.Project, k.Model, k.Environment, generation, c.change, c.weight, announcement(generation, c))
 	return n == 1, err
 }

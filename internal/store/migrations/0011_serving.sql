@@ -1,11 +1,15 @@
 -- Endpoints: which releases answer for a model in an environment, and with what share of the traffic.
--- An endpoint without variants was removed; its row stays so that generations never repeat.
+-- change_id and change_weight name the move of delivery that asked for it; announced is the last generation and move that
+-- serving.activated told of. An endpoint without variants was removed; its row stays so that generations never repeat.
 CREATE TABLE endpoints (
   project TEXT NOT NULL,
   model TEXT NOT NULL,
   environment TEXT NOT NULL,
   generation BIGINT NOT NULL,
   configured_at BIGINT NOT NULL,
+  change_id TEXT NOT NULL,
+  change_weight BIGINT NOT NULL,
+  announced TEXT NOT NULL,
   PRIMARY KEY (project, model, environment)
 );
 CREATE TABLE endpoint_variants (
@@ -16,7 +20,6 @@ CREATE TABLE endpoint_variants (
   role TEXT NOT NULL,
   weight BIGINT NOT NULL,
   release_digest TEXT NOT NULL,
-  activated_at BIGINT NOT NULL,
   PRIMARY KEY (project, model, environment, name)
 );
 CREATE INDEX endpoint_variants_release ON endpoint_variants (project, release_digest);
