@@ -1,4 +1,5 @@
 /** From a Ref of the API to the page that shows it. */
+import { shortId } from './format';
 import { href } from './router.svelte';
 import type { Ref } from './types';
 
@@ -43,5 +44,5 @@ export function refKey(ref: Ref): string {
 
 /** "flights@3", or the id alone. */
 export function refLabel(ref: Ref): string {
-  return ref.version === null ? ref.id : `${ref.id}@${ref.version}`;
+  return ref.version === null ? shortId(ref.id) : `${ref.id}@${ref.version}`;
 }

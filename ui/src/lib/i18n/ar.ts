@@ -278,6 +278,7 @@ export const ar: Dictionary = {
   changeKinds: { standard: 'قياسي', normal: 'عادي', emergency: 'طارئ' },
   verbs: { promote: 'ترقية', rollback: 'إعادة' },
   replaces: 'بدل',
+  replacesTitle: 'يحلّ محل',
   requestedBy: 'طلبه',
   gateCounts: (passed, failed, waiting) => `اجتازت ${n(passed)}، فشلت ${n(failed)}، تنتظر ${n(waiting)}`,
   evidence: 'الأدلة',

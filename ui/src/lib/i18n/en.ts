@@ -269,6 +269,7 @@ export const en = {
   changeKinds: { standard: 'Standard', normal: 'Normal', emergency: 'Emergency' },
   verbs: { promote: 'promotion', rollback: 'rollback' },
   replaces: 'replaces',
+  replacesTitle: 'Replaces',
   requestedBy: 'Requested by',
   gateCounts: (passed: number, failed: number, waiting: number) => `${n(passed)} passed, ${n(failed)} failed, ${n(waiting)} waiting`,
   evidence: 'Evidence',

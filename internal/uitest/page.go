@@ -1,0 +1,193 @@
+package uitest
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/chromedp/chromedp"
+)
+
+// Settle waits until the page has nothing pending: no request, no code, no font.
+func (p *Page) Settle() {
+	p.t.Helper()
+	run(p, chromedp.Poll[bool](`document.documentElement.dataset.pending === "0"`, chromedp.WithPollingTimeout(limit)))
+}
+
+// Visit goes to a fragment such as "#/p/flights/models" and waits until that page stands.
+func (p *Page) Visit(hash string) {
+	p.t.Helper()
+	// The pending count rises in the same task as the fragment changes, so Settle cannot pass early.
+	run(p, chromedp.Evaluate[bool](`(() => {
+		const target = `+quote(hash)+`;
+		if (location.hash === target) return true;
+		return new Promise((done) => { addEventListener("hashchange", () => requestAnimationFrame(() => done(true)), { once: true }); location.hash = target; });
+	})()`, chromedp.EvalAwaitPromise))
+	p.Settle()
+}
+
+// Text is the visible text of the first element that matches; "" when none does.
+func (p *Page) Text(selector string) string {
+	p.t.Helper()
+	return run(p, chromedp.Evaluate[string](`document.querySelector(`+quote(selector)+`)?.innerText ?? ""`))
+}
+
+// Count is how many elements match.
+func (p *Page) Count(selector string) int {
+	p.t.Helper()
+	return run(p, chromedp.Evaluate[int](`document.querySelectorAll(`+quote(selector)+`).length`))
+}
+
+// WaitText waits until the page shows the text, for what arrives by itself (live updates).
+func (p *Page) WaitText(text string) {
+	p.t.Helper()
+	run(p, chromedp.Poll[bool](`document.body.innerText.includes(`+quote(text)+`)`, chromedp.WithPollingTimeout(limit)))
+	p.Settle()
+}
+
+// Click clicks the first visible element that matches, as a person would, and waits for what it causes.
+func (p *Page) Click(selector string) {
+	p.t.Helper()
+	p.do(chromedp.Click(selector, chromedp.NodeVisible))
+	p.Settle()
+}
+
+// Press clicks the first enabled button or link whose visible text is exactly the label.
+func (p *Page) Press(label string) {
+	p.t.Helper()
+	ok := run(p, chromedp.Evaluate[bool](`(() => {
+		const wanted = `+quote(label)+`;
+		const found = [...document.querySelectorAll("dialog[open] button, dialog[open] a")].concat([...document.querySelectorAll("button, a")])
+			.find((e) => !e.disabled && e.innerText.trim() === wanted && e.getClientRects().length > 0);
+		found?.click();
+		return found !== undefined;
+	})()`))
+	if !ok {
+		p.t.Fatalf("no enabled button or link %q; the page says:\n%s", label, p.Text("main"))
+	}
+	p.Settle()
+}
+
+// Enabled says whether the first button with this text can be pressed.
+func (p *Page) Enabled(label string) bool {
+	p.t.Helper()
+	return run(p, chromedp.Evaluate[bool](`[...document.querySelectorAll("main button")].find((e) => e.innerText.trim() === `+quote(label)+`)?.disabled === false`))
+}
+
+// Fill replaces the value of the first field that matches and lets the page know.
+func (p *Page) Fill(selector, value string) {
+	p.t.Helper()
+	ok := run(p, chromedp.Evaluate[bool](`(() => {
+		const field = document.querySelector(`+quote(selector)+`);
+		if (!field) return false;
+		field.focus();
+		field.value = `+quote(value)+`;
+		field.dispatchEvent(new Event("input", { bubbles: true }));
+		field.dispatchEvent(new Event("change", { bubbles: true }));
+		return true;
+	})()`))
+	if !ok {
+		p.t.Fatalf("no field %s; the page says:\n%s", selector, p.Text("main"))
+	}
+	p.Settle()
+}
+
+// Keys types keys into whatever has the focus.
+func (p *Page) Keys(keys string) {
+	p.t.Helper()
+	p.do(chromedp.KeyEvent(keys))
+	p.Settle()
+}
+
+// Login signs in through the sign-in page and ends on the start page.
+func (p *Page) Login(user, password string) {
+	p.t.Helper()
+	p.Visit("#/login")
+	p.Fill(`input[name="user"]`, user)
+	p.Fill(`input[name="password"]`, password)
+	p.Click(`main form button`)
+}
+
+// Hash is the fragment in the address bar.
+func (p *Page) Hash() string {
+	p.t.Helper()
+	return run(p, chromedp.Evaluate[string](`location.hash`))
+}
+
+// Reload loads the page again, as a person does who wants to be sure.
+func (p *Page) Reload() {
+	p.t.Helper()
+	p.do(chromedp.Reload())
+	p.Settle()
+}
+
+// Overflow is by how many pixels the page is wider than its window; 0 is right.
+func (p *Page) Overflow() int {
+	p.t.Helper()
+	return run(p, chromedp.Evaluate[int](`Math.max(0, document.documentElement.scrollWidth - innerWidth)`))
+}
+
+// Complaints are the errors in the browser's console so far.
+func (p *Page) Complaints() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.messages)
+}
+
+// Shot writes a PNG of the whole page, the part below the window's edge included.
+func (p *Page) Shot(path string) {
+	p.t.Helper()
+	// The window grows to the page first: what sticks to the window's edge then spans the picture.
+	size := run(p, chromedp.Evaluate[[]int64](`[innerWidth, innerHeight, document.documentElement.scrollHeight]`))
+	p.do(chromedp.EmulateViewport(size[0], max(size[1], size[2])))
+	p.Settle()
+	png := run(p, chromedp.FullScreenshot(100))
+	p.do(chromedp.EmulateViewport(size[0], size[1]))
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, png, 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// Violation is one finding of axe-core.
+type Violation struct {
+	ID     string `json:"id"`     // rule, e.g. "color-contrast"
+	Impact string `json:"impact"` // minor, moderate, serious, critical
+	Help   string `json:"help"`
+	Nodes  []struct {
+		HTML    string `json:"html"`
+		Summary string `json:"failureSummary"`
+	} `json:"nodes"`
+}
+
+func (v Violation) String() string {
+	var b strings.Builder
+	b.WriteString(v.ID + " (" + v.Impact + "): " + v.Help)
+	for _, n := range v.Nodes[:min(3, len(v.Nodes))] {
+		b.WriteString("\n    " + n.HTML + "\n      " + strings.ReplaceAll(n.Summary, "\n", "\n      "))
+	}
+	return b.String()
+}
+
+// Axe runs every rule of axe-core (WCAG 2.2 A and AA and its best practices) over the page.
+func (p *Page) Axe() []Violation {
+	p.t.Helper()
+	source, err := os.ReadFile(filepath.Join(root(p.t), "ui", "node_modules", "axe-core", "axe.min.js"))
+	if err != nil {
+		p.t.Fatalf("the accessibility tests need axe-core: make ui (%v)", err)
+	}
+	run(p, chromedp.Evaluate[bool](string(source)+"; true"))
+	raw := run(p, chromedp.Evaluate[string](`axe.run(document, { resultTypes: ["violations"] }).then((r) => JSON.stringify(r.violations))`, chromedp.EvalAwaitPromise))
+	var found []Violation
+	if err := json.Unmarshal([]byte(raw), &found); err != nil {
+		p.t.Fatal(err)
+	}
+	return found
+}
+
+func quote(s string) string { return strconv.QuoteToASCII(s) }
