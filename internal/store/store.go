@@ -110,8 +110,13 @@ func (s *Store) Change(ctx context.Context, action policy.Action, res policy.Res
 	if tx := current(ctx, s); tx != nil {
 		return one(ctx, tx)
 	}
+	return s.outer(ctx, true, one)
+}
+
+// outer runs the outermost transaction, then does what must follow it: refusals get rows of their own, waiters wake.
+func (s *Store) outer(ctx context.Context, chain bool, fn func(context.Context, *Tx) error) error {
 	st := &state{}
-	err := s.run(ctx, true, st, one)
+	err := s.run(ctx, chain, st, fn)
 	for _, d := range st.denials {
 		if e := s.Deny(d.ctx, d.action, d.res, d.decision); e != nil {
 			s.log.Error("a refusal could not be recorded", "action", d.action, "err", e)
@@ -141,7 +146,19 @@ func (s *Store) change(ctx context.Context, tx *Tx, action policy.Action, res po
 	if err != nil {
 		return err
 	}
+	if err := s.chain(ctx, tx); err != nil {
+		return err
+	}
 	return tx.record(ctx, action, res, dec, draft, before, after)
+}
+
+// chain takes the lock of the ledger where the outer transaction began as a Write.
+func (s *Store) chain(ctx context.Context, tx *Tx) error {
+	if tx.chained || tx.serial {
+		return nil
+	}
+	tx.chained = true
+	return s.driver.LockChain(ctx, tx.tx)
 }
 
 // Denied is the fault of a refusal: which action, why, and which role would allow it.
@@ -189,12 +206,12 @@ func (s *Store) Authorize(ctx context.Context, action policy.Action, res policy.
 }
 
 // Write stores high-rate data (metric points, prediction indexes, cursors) durably without a ledger row.
-// The caller has authorized it. Inside a Change it joins that transaction.
+// The caller has authorized it. Inside a Change it joins that transaction, and a Change inside it joins this one.
 func (s *Store) Write(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
 	if tx := current(ctx, s); tx != nil {
 		return fn(ctx, tx)
 	}
-	return s.run(ctx, false, &state{}, fn)
+	return s.outer(ctx, false, fn)
 }
 
 // View reads. Inside a Change it sees that transaction; else one snapshot.
@@ -253,6 +270,14 @@ func (s *Store) broadcast() {
 	defer s.mu.Unlock()
 	close(s.wake)
 	s.wake = make(chan struct{})
+}
+
+// Head is the sequence of the newest ledger row and of the newest event.
+func (s *Store) Head(ctx context.Context) (row, event int64, err error) {
+	err = s.View(ctx, func(ctx context.Context, q Querier) error {
+		return q.QueryRow(ctx, `SELECT seq, outbox FROM ledger_head WHERE id = 1`).Scan(&row, &event)
+	})
+	return row, event, err
 }
 
 // Entries reads audit rows after seq, oldest first.

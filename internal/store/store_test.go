@@ -146,6 +146,36 @@ func TestNested(t *testing.T) {
 	})
 }
 
+// A change inside a high-rate write joins it, is chained and announced; both or none stay.
+func TestChangeInsideWrite(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, s *store.Store) {
+		boom := errors.New("boom")
+		for _, end := range []error{nil, boom} {
+			wake := s.Wake()
+			before := len(verify(t, s))
+			err := s.Write(storetest.As("amal"), func(ctx context.Context, tx *store.Tx) error {
+				if err := s.Change(ctx, "model.create", res("w"), count(new(int64))); err != nil {
+					return err
+				}
+				return end
+			})
+			if !errors.Is(err, end) {
+				t.Fatal(err)
+			}
+			woken := false
+			select {
+			case <-wake:
+				woken = true
+			default:
+			}
+			if after := len(verify(t, s)); (after == before+1) != (end == nil) || woken != (end == nil) {
+				t.Fatalf("end %v: %d rows before, %d after, woken %v", end, before, after, woken)
+			}
+		}
+	})
+}
+
 // Many writers at once: every one lands, in one unbroken chain, and nobody is told "database is locked".
 func TestConcurrentChanges(t *testing.T) {
 	t.Parallel()

@@ -14,11 +14,12 @@ import (
 
 // Tx is one write transaction. It is used by one goroutine, inside the function it was given to.
 type Tx struct {
-	tx     *sql.Tx
-	serial bool
-	st     *state
-	before string
-	after  string
+	tx      *sql.Tx
+	serial  bool
+	chained bool // holds the lock of the ledger
+	st      *state
+	before  string
+	after   string
 }
 
 // state is what one outermost write gathers beside the database.
@@ -239,7 +240,7 @@ func (s *Store) tryOwn(ctx context.Context, chain bool, st *state, fn func(conte
 			return err
 		}
 	}
-	tx := &Tx{tx: t, st: st}
+	tx := &Tx{tx: t, chained: chain, st: st}
 	if err := fn(context.WithValue(ctx, txKey{s}, tx), tx); err != nil {
 		return err
 	}

@@ -141,6 +141,7 @@ type Trained struct {
 	Run         string            `json:"run"`      // MLflow's run id
 	Pipeline    string            `json:"pipeline"` // pipeline run id
 	Apply       int64             `json:"apply"`
+	Author      string            `json:"author"`  // who asked for the pipeline
 	Spine       string            `json:"spine"`   // SQL text
 	Service     string            `json:"service"` // name@digest
 	At          string            `json:"at"`      // the spine's event time column

@@ -1,0 +1,269 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"falaj/internal/delivery"
+	"falaj/internal/features"
+	"falaj/internal/kernel/fault"
+	"falaj/internal/kernel/note"
+	"falaj/internal/monitoring"
+	"falaj/internal/serving"
+)
+
+// Evaluate gathers the evidence of one gate for delivery. It is the answer of the stages that know.
+func (s *Service) Evaluate(ctx context.Context, c delivery.Change, g delivery.Gate) (delivery.Evidence, error) {
+	switch g.Kind {
+	case delivery.GateTests:
+		return s.testsGate(ctx, c)
+	case delivery.GateMetric:
+		return s.metricGate(ctx, c, g)
+	case delivery.GateBeats:
+		return s.beatsGate(ctx, c, g)
+	case delivery.GateParity:
+		return s.parityGate(ctx, c)
+	case delivery.GateScan:
+		return s.scanGate(ctx, c)
+	case delivery.GateLatency:
+		return s.latencyGate(ctx, c, g)
+	}
+	return delivery.Evidence{}, fault.New(fault.Unsupported, "There is no gate '"+g.Kind+"'.", "")
+}
+
+// EventTime is the project's watermark, or now when nothing was predicted yet.
+func (s *Service) EventTime(ctx context.Context, project string) time.Time {
+	if t, err := s.Monitoring.Watermark(ctx, project); err == nil && !t.IsZero() {
+		return t
+	}
+	return time.Now().UTC()
+}
+
+func verdict(ok bool) delivery.Verdict {
+	if ok {
+		return delivery.Passed
+	}
+	return delivery.Failed
+}
+
+func says(code, text string, args ...any) *note.Note {
+	n := note.New(code, text, args...)
+	return &n
+}
+
+func modelRef(model string) *delivery.Ref { return &delivery.Ref{Kind: "model", ID: model} }
+
+func (s *Service) metricGate(ctx context.Context, c delivery.Change, g delivery.Gate) (delivery.Evidence, error) {
+	rel, err := s.Registry.Release(ctx, c.Project, c.ToRelease)
+	if err != nil {
+		return delivery.Evidence{}, err
+	}
+	ev := delivery.Evidence{Unit: g.Metric, Ref: &delivery.Ref{Kind: "run", ID: rel.Manifest.Run}}
+	v, ok := rel.Manifest.Metrics[g.Metric]
+	if !ok {
+		ev.Verdict = delivery.Failed
+		ev.Note = says("gate.metric_missing", "the training logged no metric {metric}", "metric", g.Metric)
+		return ev, nil
+	}
+	x := float64(v)
+	if x == x { // NaN stays unknown
+		ev.Observed = &x
+	}
+	good := x == x
+	if g.Min != nil {
+		ev.Threshold, ev.Direction = g.Min, "min"
+		good = good && x >= *g.Min
+	}
+	if g.Max != nil {
+		ev.Threshold, ev.Direction = g.Max, "max"
+		good = good && x <= *g.Max
+	}
+	ev.Verdict = verdict(good)
+	ev.Note = says("gate.metric_value", "{metric} is {value}", "metric", g.Metric, "value", x)
+	return ev, nil
+}
+
+// scanGate accepts only formats that cannot carry code: LightGBM's text, and plain texts beside it.
+func (s *Service) scanGate(ctx context.Context, c delivery.Change) (delivery.Evidence, error) {
+	rel, err := s.Registry.Release(ctx, c.Project, c.ToRelease)
+	if err != nil {
+		return delivery.Evidence{}, err
+	}
+	for _, f := range rel.Manifest.Files {
+		o, err := s.Registry.OpenFile(ctx, c.Project, c.ToRelease, f.Path)
+		if err != nil {
+			return delivery.Evidence{}, err
+		}
+		head, err := io.ReadAll(io.LimitReader(o, 64<<10))
+		o.Close()
+		if err != nil {
+			return delivery.Evidence{}, err
+		}
+		if why := suspicious(f.Path, head, f.Size); why != "" {
+			return delivery.Evidence{Verdict: delivery.Failed, Note: says("scan.refused", "{file}: {why}", "file", f.Path, "why", why)}, nil
+		}
+	}
+	return delivery.Evidence{Verdict: delivery.Passed, Note: says("scan.clean", "{files} files, all of known, safe formats", "files", len(rel.Manifest.Files))}, nil
+}
+
+// suspicious says why a file may not be part of a released model: everything that is not plain text is refused, by content
+// and not by name (an allowlist: a denylist of pickle tricks cannot win, security.md section 8).
+func suspicious(name string, head []byte, size int64) string {
+	text := head
+	if int64(len(head)) < size { // the last rune may be cut
+		for len(text) > 0 && !utf8.Valid(text) && len(head)-len(text) < utf8.UTFMax {
+			text = text[:len(text)-1]
+		}
+	}
+	if !utf8.Valid(text) || slices.Contains(text, 0) {
+		return "it is not plain text; pickles, archives and native formats are not released"
+	}
+	ext := name[strings.LastIndexByte(name, '.')+1:]
+	switch {
+	case strings.HasPrefix(string(text), "tree\n"): // LightGBM's text model
+		return ""
+	case name == "MLmodel", slices.Contains([]string{"yaml", "yml", "json", "txt", "md"}, ext):
+		return ""
+	}
+	return "files of this kind are not known as safe"
+}
+
+func (s *Service) parityGate(ctx context.Context, c delivery.Change) (delivery.Evidence, error) {
+	t, err := s.Trained(ctx, c.Project, c.ToRelease)
+	if err != nil {
+		return delivery.Evidence{}, err
+	}
+	p, err := s.Features.ParityOfSpine(ctx, c.Project, t.Spine, t.Service, features.TrainingSetRequest{Since: t.Since, Until: t.Until, At: t.At, Known: t.Known, Pins: t.Pins}, 500)
+	if err != nil {
+		return delivery.Evidence{}, err
+	}
+	x, zero := float64(p.Different), 0.0
+	ev := delivery.Evidence{Verdict: verdict(p.Passed), Observed: &x, Threshold: &zero, Direction: "max", Unit: "values",
+		Note: says("parity.summary", "{rows} rows: {differ} of {values} values differ", "rows", p.Rows, "differ", p.Different, "values", p.Values)}
+	return ev, nil
+}
+
+// latencyGate measures the release itself on a throw-away endpoint: its own training rows, one at a time.
+func (s *Service) latencyGate(ctx context.Context, c delivery.Change, g delivery.Gate) (delivery.Evidence, error) {
+	e, closeIt, err := s.Serving.Ephemeral(ctx, c.Project, c.ToRelease)
+	if err != nil {
+		return delivery.Evidence{}, err
+	}
+	defer closeIt()
+	d, err := s.Serving.Describe(e.Key, "")
+	if err != nil {
+		return delivery.Evidence{}, err
+	}
+	const calls, warm = 400, 50
+	times := make([]float64, 0, calls)
+	row := make([]float64, len(d.Features))
+	for i := range calls + warm {
+		for j := range row {
+			row[j] = float64((i*31 + j*17) % 97)
+		}
+		start := time.Now()
+		if _, err := s.Serving.Predict(ctx, serving.Request{Key: e.Key, Matrix: row, Rows: 1}); err != nil {
+			return delivery.Evidence{}, err
+		}
+		if i >= warm {
+			times = append(times, float64(time.Since(start).Microseconds())/1000)
+		}
+	}
+	slices.Sort(times)
+	p99 := times[len(times)*99/100]
+	return delivery.Evidence{Verdict: verdict(g.Max == nil || p99 <= *g.Max), Observed: &p99, Threshold: g.Max, Direction: "max", Unit: "ms",
+		Note: says("latency.summary", "99 of 100 of {calls} single predictions took at most {ms} ms", "calls", calls, "ms", p99)}, nil
+}
+
+func (s *Service) newestWindow(ctx context.Context, project, model string) (monitoring.Window, bool, error) {
+	return s.Monitoring.NewestLabelledWindow(ctx, project, model)
+}
+
+// beatsGate compares the candidate with the champion on the newest window whose labels have come. The candidate scores
+// the very rows that were served, so both are judged on the same flights; it must not have learned from the window.
+func (s *Service) beatsGate(ctx context.Context, c delivery.Change, g delivery.Gate) (delivery.Evidence, error) {
+	if c.FromVersion == 0 {
+		return delivery.Evidence{Verdict: delivery.Passed, Unit: g.Metric, Ref: modelRef(c.Model), Note: says("beats.no_champion", "nothing serves in {environment} yet: there is nobody to beat", "environment", c.Environment)}, nil
+	}
+	w, ok, err := s.newestWindow(ctx, c.Project, c.Model)
+	if err != nil {
+		return delivery.Evidence{}, err
+	}
+	if !ok {
+		return delivery.Evidence{Verdict: delivery.Failed, Unit: g.Metric, Ref: modelRef(c.Model), Note: says("beats.no_labels", "no window has enough labels yet to compare with {model}@{version}", "model", c.Model, "version", c.FromVersion)}, nil
+	}
+	t, err := s.Trained(ctx, c.Project, c.ToRelease)
+	if err != nil {
+		return delivery.Evidence{}, err
+	}
+	if t.Until.IsZero() || t.Until.After(w.From) {
+		return delivery.Evidence{Verdict: delivery.Failed, Unit: g.Metric, Ref: modelRef(c.Model), Note: says("beats.saw_window", "it may have learned from the window {from} to {to} itself", "from", day(w.From), "to", day(w.To))}, nil
+	}
+	byID, err := s.scoreWindow(ctx, c, w)
+	if err != nil {
+		return delivery.Evidence{}, err
+	}
+	cmp, err := s.Monitoring.CompareOnWindow(ctx, c.Project, c.Model, w, monitoring.Scores{Release: c.FromRelease}, monitoring.Scores{Release: c.ToRelease, ByID: byID})
+	if err != nil {
+		return delivery.Evidence{}, err
+	}
+	return beatsEvidence(c, g, cmp), nil
+}
+
+func day(t time.Time) string { return t.UTC().Format("2006-01-02") }
+
+// scoreWindow lets the candidate score the features that were logged for the window's labelled rows.
+func (s *Service) scoreWindow(ctx context.Context, c delivery.Change, w monitoring.Window) (map[string]float64, error) {
+	rows, err := s.Monitoring.LabelledRows(ctx, c.Project, c.Model, w)
+	if err != nil {
+		return nil, err
+	}
+	e, closeIt, err := s.Serving.Ephemeral(ctx, c.Project, c.ToRelease)
+	if err != nil {
+		return nil, err
+	}
+	defer closeIt()
+	out := make(map[string]float64, len(rows))
+	const batch = 512
+	for len(rows) > 0 {
+		n := min(batch, len(rows))
+		var matrix []float64
+		for _, r := range rows[:n] {
+			matrix = append(matrix, r.Features...)
+		}
+		res, err := s.Serving.Predict(ctx, serving.Request{Key: e.Key, Matrix: matrix, Rows: n})
+		if err != nil {
+			return nil, err
+		}
+		for i, r := range rows[:n] {
+			out[r.ID] = res.Results[i].Output[0]
+		}
+		rows = rows[n:]
+	}
+	return out, nil
+}
+
+// Canary judges a canary while it takes part of the traffic: enough requests, errors none, and not slower by much.
+func (s *Service) Canary(ctx context.Context, c delivery.Change) (delivery.Evidence, error) {
+	const enough = 200
+	stats, err := s.Monitoring.ReleaseTraffic(ctx, monitoring.Key{Project: c.Project, Model: c.Model, Environment: c.Environment}, c.ToRelease)
+	if err != nil {
+		return delivery.Evidence{}, err
+	}
+	n := float64(stats.Count)
+	ev := delivery.Evidence{Observed: &n, Verdict: delivery.Waiting, Unit: "predictions", Note: says("canary.waiting", "{n} of {enough} predictions seen", "n", stats.Count, "enough", enough)}
+	if stats.Count < enough {
+		return ev, nil
+	}
+	if stats.Count > 0 && stats.NullRows == stats.Count {
+		ev.Verdict, ev.Note = delivery.Failed, says("canary.blind", "every row it was given lacked features")
+		return ev, nil
+	}
+	ev.Verdict, ev.Note = delivery.Passed, says("canary.passed", fmt.Sprintf("{n} predictions, 99 of 100 within %.2f ms", stats.P99MS), "n", stats.Count)
+	return ev, nil
+}
