@@ -31,6 +31,7 @@ type Loader struct {
 	Threads  int           // OpenMP, BLAS and MKL threads of a worker; 0: 1
 	Start    time.Duration // longest start of a worker, imports and loading included; 0: 2 minutes
 	Answer   time.Duration // longest answer to one batch, after which the worker is ended; 0: 1 minute
+	Memory   int64         // bytes of data that a worker may hold (RLIMIT_DATA), beyond which the model gets a MemoryError; 0: no limit
 	MaxBatch int           // rows that are put together; 0: 64
 }
 
@@ -76,7 +77,7 @@ func (l Loader) load(ctx context.Context, r serving.Release, interpreter, dir st
 	}
 	w := &worker{
 		cfg: l, interpreter: interpreter, dir: dir, release: r.Digest, queue: make(chan *request, queueLength), closing: make(chan struct{}), done: make(chan struct{}),
-		conf: config{Flavor: r.Flavor, Path: filepath.Join(dir, "model", filepath.FromSlash(r.Model)), Features: r.Features, Tmp: filepath.Join(dir, "tmp")},
+		conf: config{Flavor: r.Flavor, Path: filepath.Join(dir, "model", filepath.FromSlash(r.Model)), Features: r.Features, Tmp: filepath.Join(dir, "tmp"), Memory: l.Memory},
 	}
 	p, err := w.start(ctx)
 	if err != nil {

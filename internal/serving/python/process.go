@@ -30,6 +30,7 @@ type config struct {
 	Path     string   `json:"path"`
 	Features []string `json:"features"`
 	Tmp      string   `json:"tmp"`
+	Memory   int64    `json:"memory"`
 }
 
 type hello struct {

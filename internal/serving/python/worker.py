@@ -1,11 +1,11 @@
 """The Python side of falaj's worker: loads one model and answers frames on the socket it inherited.
 
-A frame is a little-endian uint32 length and that many bytes. First the server sends JSON {flavor, path, features, tmp};
+A frame is a little-endian uint32 length and that many bytes. First the server sends JSON {flavor, path, features, tmp, memory};
 the worker answers JSON {ok, features, isolation} or {error}. Then the server sends uint32 rows, uint32 columns and the
 float64 values row by row; the worker answers a zero byte, uint32 rows, uint32 outputs and the values, or a one byte and
 the text of the exception. When the server's end closes, the worker ends.
 """
-import ctypes, json, os, select, socket, struct, sys, threading
+import ctypes, json, os, resource, select, socket, struct, sys, threading
 
 sock = socket.socket(fileno=int(sys.argv[1]))
 os.dup2(2, 1)  # whatever a library prints goes to the log, not into the void
@@ -133,6 +133,9 @@ def say(e):
 conf = json.loads(read_frame())
 threading.Thread(target=watch, daemon=True).start()
 try:
+    if conf["memory"]:
+        resource.setrlimit(resource.RLIMIT_DATA, (conf["memory"], conf["memory"]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     here = [sys.prefix, sys.base_prefix, sys.exec_prefix, "/usr", "/lib", "/lib64", "/etc", "/proc", "/sys/devices/system/cpu", "/sys/fs/cgroup", conf["path"]]
     isolation = isolate(here, [conf["tmp"]])
     names, predict = load(conf)

@@ -1,6 +1,7 @@
 package python_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -24,6 +25,8 @@ import (
 	"falaj/internal/serving/python"
 	"falaj/internal/serving/python/pythontest"
 	"falaj/internal/serving/trees"
+
+	"golang.org/x/sys/unix"
 )
 
 // logModels writes four real MLflow models: "plain" (x0 + 2*x1 over float columns), "typed" (integer column in the signature),
@@ -47,6 +50,7 @@ class Bad(mlflow.pyfunc.PythonModel):
         if (v == 777).any(): open(os.path.expanduser(os.environ["FALAJ_NOT_SET"]) if "FALAJ_NOT_SET" in os.environ else "/etc/falaj-was-here", "w")
         if (v == 888).any():
             import socket; socket.create_connection(("127.0.0.1", 9), timeout=1)
+        if (v == 555).any(): np.ones(1 << 29)
         if (v == 999).any(): time.sleep(3600)
         return np.stack([v, np.full(len(v), float(len(v)))], axis=1)
 
@@ -306,6 +310,61 @@ func TestWorker(t *testing.T) {
 		}
 	})
 
+	t.Run("eats memory", func(t *testing.T) {
+		t.Parallel()
+		l := m.loader(t, io.Discard)
+		l.Memory = 1 << 30
+		e := load(t, l, m.release(t, "pyfunc", "bad"))
+		if _, err := predict(t, e, 555, 0); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "MemoryError") {
+			t.Errorf("4 GiB under a limit of 1 GiB: %v", err)
+		}
+		if out, err := predict(t, e, 2, 0); err != nil || !equal(out, 2, 1) {
+			t.Errorf("after it: %v, %v", out, err)
+		}
+	})
+
+	t.Run("server killed", func(t *testing.T) {
+		t.Parallel()
+		// This test binary again, as a server that loads a model, says its worker's pid and waits to be killed.
+		cmd := exec.Command(os.Args[0], "-test.run=^TestServerToKill$")
+		cmd.Env = append(os.Environ(), "FALAJ_TEST_MODELS="+m.dir, "FALAJ_TEST_PYTHON="+m.python)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var worker int
+		lines := bufio.NewScanner(out)
+		for lines.Scan() {
+			if _, err := fmt.Sscanf(lines.Text(), "worker %d", &worker); err == nil {
+				break
+			}
+		}
+		if worker == 0 {
+			t.Fatal("the server did not start its worker")
+		}
+		fd, err := unix.PidfdOpen(worker, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		// The worker sleeps inside the model; it must end all the same.
+		gone := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(gone, 60000)
+		for err == unix.EINTR {
+			n, err = unix.Poll(gone, 60000)
+		}
+		if n != 1 || err != nil {
+			t.Errorf("the worker outlived its server by a minute: %v", err)
+		}
+		cmd.Wait()
+	})
+
 	t.Run("isolated", func(t *testing.T) {
 		t.Parallel()
 		var log lockedBuffer
@@ -383,4 +442,21 @@ func (l *lockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// TestServerToKill is the server of "server killed"; alone it has nothing to do.
+func TestServerToKill(t *testing.T) {
+	dir := os.Getenv("FALAJ_TEST_MODELS")
+	if dir == "" {
+		return
+	}
+	m := models{os.Getenv("FALAJ_TEST_PYTHON"), dir}
+	var log lockedBuffer
+	e, err := m.loader(t, &log).Load(t.Context(), m.release(t, "pyfunc", "bad"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, tail, _ := strings.Cut(log.String(), "pid=")
+	fmt.Printf("worker %s\n", strings.Fields(tail)[0])
+	e.Predict(t.Context(), []float64{999, 0}, 1)
 }
