@@ -29,7 +29,7 @@ const maxSQL = 256 << 10
 // Load reads file (e.g. "falaj.yaml") in fsys and checks it together with the files it names: each exists inside the
 // folder, each dataset and view reads from datasets that there are, and none from itself in the end. fsys should be an
 // os.Root's, so that links lead nowhere else. Errors are as in Parse.
-func Load(fsys fs.FS, file string) (*Project, []SourceRef, error) {
+func Load(fsys fs.FS, file string, options ...Option) (*Project, []SourceRef, error) {
 	data, err := readLimited(fsys, file, MaxFile+1)
 	if err != nil {
 		return nil, nil, fault.Wrap(err, fault.NotFound, fmt.Sprintf("%s cannot be read.", file), "Run it in the folder of falaj.yaml, or name the file with -f.")
@@ -38,7 +38,10 @@ func Load(fsys fs.FS, file string) (*Project, []SourceRef, error) {
 	if len(problems) > 0 {
 		return nil, nil, report(file, problems)
 	}
-	l := &loader{checker{p, &decoder{at: p.at}}, fsys, nil, map[string]string{}}
+	l := &loader{checker: checker{p, &decoder{at: p.at}}, fsys: fsys, texts: map[string]string{}}
+	for _, o := range options {
+		o(l)
+	}
 	l.load()
 	if err := report(file, l.d.problems); err != nil {
 		return nil, nil, err
@@ -63,7 +66,16 @@ type loader struct {
 	fsys  fs.FS
 	refs  []SourceRef
 	texts map[string]string // SQL by key
+
+	elsewhere bool // the data files of sources are not in fsys
 }
+
+// Option changes how Load looks at files.
+type Option func(*loader)
+
+// SourcesElsewhere is for a server that was sent the project's texts: patterns of data files are checked as words, but
+// match nothing there.
+func SourcesElsewhere() Option { return func(l *loader) { l.elsewhere = true } }
 
 func (l *loader) load() {
 	reads := map[string][]string{}
@@ -129,6 +141,9 @@ func (l *loader) glob(at, pattern string) {
 	files, err := fs.Glob(l.fsys, p)
 	if err != nil {
 		l.bad(at, "'%s' is no pattern of files: * stands for any letters but /, ? for one, [a-z] for one of them.", pattern)
+		return
+	}
+	if l.elsewhere {
 		return
 	}
 	files = slices.DeleteFunc(files, func(f string) bool {
