@@ -111,4 +111,3 @@ func settle(variants []Variant) {
 		variants[champion].Weight = 100 - canaries
 	}
 }
-

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -64,6 +65,10 @@ x = pd.DataFrame({"a": r.normal(size=500), "c": pd.Series(r.integers(0, 6, 500))
 b = lgb.train({"objective": "binary", "verbose": -1, "num_threads": 1, "min_data_per_group": 1, "cat_smooth": 0, "num_leaves": 7},
     lgb.Dataset(x.to_numpy(), (x["c"] % 2 == 0) ^ (x["a"] > 1), categorical_feature=[1], feature_name=["a", "c", "d"]), 5)
 mlflow.lightgbm.save_model(b, out + "/lgb")
+n = lgb.train({"objective": "binary", "verbose": -1, "num_threads": 1, "num_leaves": 7}, lgb.Dataset(x, x["a"] > x["d"]), 5)
+mlflow.lightgbm.save_model(n, out + "/numeric", signature=infer_signature(x, n.predict(x)))
+s = lgb.LGBMClassifier(n_estimators=3, verbose=-1, n_jobs=1).fit(x, x["a"] > 0)
+mlflow.lightgbm.save_model(s, out + "/sklearn", serialization_format="cloudpickle", signature=infer_signature(x, s.predict(x)))
 b.save_model(out + "/booster.txt")
 q = np.column_stack([x["a"], x["c"], x["d"]])[:50]
 np.savetxt(out + "/q.txt", np.column_stack([q, b.predict(q)]), fmt="%.17g")
@@ -105,6 +110,12 @@ func (m models) release(t *testing.T, flavor, name string) serving.Release {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// folder is a release whose files are named from the model's folder, as the registry names them.
+func (m models) folder(t *testing.T, name string) serving.Release {
+	t.Helper()
+	return models{m.python, filepath.Join(m.dir, name)}.release(t, "", ".")
 }
 
 func (m models) loader(t *testing.T, log io.Writer) python.Loader {
@@ -215,6 +226,39 @@ func TestWorker(t *testing.T) {
 			if n != 50 {
 				t.Fatalf("%d rows", n)
 			}
+		}
+	})
+
+	t.Run("MLmodel", func(t *testing.T) {
+		t.Parallel()
+		for name, want := range map[string]serving.Release{
+			"plain":   {Flavor: "pyfunc", Features: []string{"x0", "x1"}},
+			"lgb":     {Flavor: "lightgbm", Model: "model.lgb"},
+			"numeric": {Flavor: "lightgbm", Model: "model.lgb", Features: []string{"a", "c", "d"}},
+			"sklearn": {Flavor: "pyfunc", Features: []string{"a", "c", "d"}},
+		} {
+			r := m.folder(t, name)
+			got, err := serving.FromMLmodel(t.Context(), r)
+			if err != nil || got.Flavor != want.Flavor || got.Model != want.Model || !slices.Equal(got.Features, want.Features) {
+				t.Errorf("%s: %+v, %v", name, got, err)
+			}
+			switch name {
+			case "numeric":
+				e, err := trees.Loader{}.Load(t.Context(), got)
+				if err != nil || !slices.Equal(e.Features(), want.Features) {
+					t.Errorf("the tree engine does not take a plain Booster: %v", err)
+				}
+			case "sklearn":
+				e := load(t, m.loader(t, io.Discard), got)
+				if out, err := e.Predict(t.Context(), []float64{5, 1, 0, -5, 1, 0}, 2); err != nil || !equal(out, 1, 0) {
+					t.Errorf("LGBMClassifier answers %v, %v", out, err)
+				}
+			}
+		}
+		r := m.folder(t, "plain")
+		r.Files = r.Files[1:] // MLmodel is the first by name
+		if _, err := serving.FromMLmodel(t.Context(), r); !fault.Is(err, fault.Refused) {
+			t.Errorf("no MLmodel: %v", err)
 		}
 	})
 
