@@ -431,6 +431,33 @@ func TestTheSchemaIsPublished(t *testing.T) {
 	walk("", v)
 }
 
+func TestHostileTextsAreRefusedBeforeTheyCost(t *testing.T) {
+	t.Parallel()
+	const n = 1 << 20
+	many := func(s string) string { return strings.Repeat(s, n/len(s)) }
+	var keys strings.Builder
+	for i := range 20000 {
+		fmt.Fprintf(&keys, "k%d: 1\n", i)
+	}
+	for name, text := range map[string]string{
+		"brackets": "a: " + many("["), "closed brackets": "a: " + strings.Repeat("[", 500) + strings.Repeat("]", 500), "braces": many("{a: "), "dashes": many("- "),
+		"questions": many("? "), "anchors": "a: " + many("&a "), "comments": many("# x\n"), "equal keys": many("a: 1\n"), "keys": keys.String(), "text": "a: '" + many("x"),
+		"returns": many("a: 1\r"), "nul": "project: a\x00", "not text": "project: \xff\xfe", "deep": "project: a\ndatasets:\n" + deep(40),
+	} {
+		if _, err := Parse([]byte(text)); !fault.Is(err, fault.Invalid) {
+			t.Errorf("%s: %.200v", name, err)
+		}
+	}
+}
+
+func deep(n int) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(strings.Repeat(" ", i+1) + "a:\n")
+	}
+	return b.String()
+}
+
 func TestSpansAndSizes(t *testing.T) {
 	t.Parallel()
 	for s, want := range map[string]time.Duration{"90s": 90 * time.Second, "1.5h": 90 * time.Minute, "1d12h": 36 * time.Hour, "2w": 14 * day} {
