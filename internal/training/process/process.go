@@ -73,6 +73,21 @@ func New(cfg Config) (*Launcher, error) {
 	return l, nil
 }
 
+// Probe runs /bin/true as a job in a new folder under dir and returns what held it, for falaj doctor.
+func (l *Launcher) Probe(ctx context.Context, dir string) (guards []string, err error) {
+	base, err := os.MkdirTemp(dir, "probe-")
+	if err != nil {
+		return nil, fault.Wrap(err, fault.Unavailable, "The isolation of training could not be tried.", "Check that the data folder is writable.")
+	}
+	defer os.RemoveAll(base)
+	job := training.Job{ID: filepath.Base(base), Argv: []string{"/bin/true"}, Code: base, Scratch: base, Outputs: base, Limits: training.Limits{Timeout: 30 * time.Second}}
+	res, err := l.Launch(ctx, job)
+	if err == nil && res.Outcome != training.Succeeded {
+		err = fault.New(fault.Unavailable, "The isolation of training does not work here: "+res.Reason+".", "")
+	}
+	return res.Guards, err
+}
+
 // Close ends all running jobs.
 func (l *Launcher) Close() error {
 	l.stop()

@@ -61,6 +61,18 @@ func launcherWith(t testing.TB, cfg process.Config) *process.Launcher {
 	return l
 }
 
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	guards, err := launcher(t).Probe(t.Context(), dir)
+	if err != nil || !strings.Contains(strings.Join(guards, " "), "landlock") {
+		t.Errorf("%v, %v", guards, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
 // log gathers lines.
 type log struct {
 	mu    sync.Mutex
