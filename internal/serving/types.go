@@ -117,7 +117,7 @@ type Features struct {
 // Input is a column that an entity request brings.
 type Input struct {
 	Name string
-	Type string // "number", "integer", "text", "boolean" or "time"
+	Type string // "number", "text", "boolean" or "timestamp"
 }
 
 // Inputs is what a feature service must be asked with.

@@ -200,9 +200,7 @@ func (a *api) metadata(w http.ResponseWriter, r *http.Request) error {
 
 func datatypeOf(kind string) string {
 	switch kind {
-	case "integer":
-		return "INT64"
-	case "text", "time":
+	case "text", "timestamp": // RFC 3339
 		return "BYTES"
 	case "boolean":
 		return "BOOL"

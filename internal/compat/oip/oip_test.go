@@ -72,7 +72,7 @@ func (w *world) last() serving.Prediction {
 }
 
 func (w *world) Inputs(context.Context, string, string) (serving.Inputs, error) {
-	return serving.Inputs{Entity: []serving.Input{{Name: "origin", Type: "text"}}, Request: []serving.Input{{Name: "hour", Type: "integer"}, {Name: "load", Type: "number"}}}, nil
+	return serving.Inputs{Entity: []serving.Input{{Name: "origin", Type: "text"}}, Request: []serving.Input{{Name: "hour", Type: "number"}, {Name: "load", Type: "number"}}}, nil
 }
 
 // Lookup: every feature is hour + load + the length of the origin; unknown load is NaN.
@@ -398,7 +398,7 @@ func TestMetadata(t *testing.T) {
 	}
 	get("/v2/models/delay", 200)
 	if meta.Name != "delay" || !slices.Equal(meta.Versions, []string{"7"}) || len(meta.Inputs) != 3 || meta.Inputs[0].Name != "origin" || meta.Inputs[0].Datatype != "BYTES" ||
-		meta.Inputs[1].Datatype != "INT64" || !slices.Equal(meta.Parameters.Features, w.models["delay"].FeatureNames()) || meta.Outputs[0].Name != "predict" {
+		meta.Inputs[1].Datatype != "FP64" || !slices.Equal(meta.Parameters.Features, w.models["delay"].FeatureNames()) || meta.Outputs[0].Name != "predict" {
 		t.Errorf("%+v", meta)
 	}
 	get("/v2/models/kind@staging/versions/7", 200)
