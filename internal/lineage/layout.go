@@ -33,7 +33,7 @@ type Line struct {
 
 // Sizes of the drawing in pixels.
 const (
-	boxW, boxH = 184, 44
+	boxW, boxH = 208, 44
 	gapX, gapY = 64, 16
 	laneH      = 14 // room of a line that passes a column
 	margin     = 16

@@ -38,7 +38,7 @@ func Load(fsys fs.FS, file string, options ...Option) (*Project, []SourceRef, er
 	if len(problems) > 0 {
 		return nil, nil, report(file, problems)
 	}
-	l := &loader{checker: checker{p, &decoder{at: p.at}}, fsys: fsys, texts: map[string]string{}}
+	l := &loader{checker: checker{p, &decoder{at: p.at}}, fsys: fsys}
 	for _, o := range options {
 		o(l)
 	}
@@ -63,9 +63,8 @@ func readLimited(fsys fs.FS, name string, limit int64) ([]byte, error) {
 
 type loader struct {
 	checker
-	fsys  fs.FS
-	refs  []SourceRef
-	texts map[string]string // SQL by key
+	fsys fs.FS
+	refs []SourceRef
 
 	elsewhere bool // the data files of sources are not in fsys
 }
