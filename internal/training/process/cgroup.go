@@ -2,6 +2,7 @@ package process
 
 import (
 	"bufio"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -102,9 +103,9 @@ type group struct {
 
 // create makes the group and sets its limits. Where groups cannot be made (no rights) the group is empty; where one was
 // made but refuses a limit, that is an error: half a limit would look like a whole one.
-func (c *cgroups) create(id string, limits training.Limits) (*group, error) {
+func (c *cgroups) create(limits training.Limits) (*group, error) {
 	g := &group{v1: map[string]string{}}
-	name := prefix + strconv.Itoa(os.Getpid()) + "-" + id
+	name := prefix + strconv.Itoa(os.Getpid()) + "-" + rand.Text()
 	quota := strconv.Itoa(max(1000, int(limits.CPUs*100_000)))
 	set := func(folder, file, value string) error {
 		return os.WriteFile(filepath.Join(folder, file), []byte(value), 0)

@@ -103,7 +103,7 @@ func (l *Launcher) Launch(ctx context.Context, job training.Job) (training.Resul
 	if err := ctx.Err(); err != nil {
 		return training.Result{}, err
 	}
-	group, err := l.groups.create(job.ID, job.Limits)
+	group, err := l.groups.create(job.Limits)
 	if err != nil {
 		return training.Result{}, fault.Wrap(err, fault.Unavailable, "The job's memory and CPU limits could not be set.", "Run falaj doctor.")
 	}

@@ -115,11 +115,8 @@ func (l *log) until(t testing.TB, prefix string) string {
 func job(t testing.TB, script string) (training.Job, *log) {
 	t.Helper()
 	base := t.TempDir()
-	j := training.Job{ID: filepath.Base(filepath.Dir(base)) + "-" + filepath.Base(base), Argv: []string{"python3", "main.py"}, Code: filepath.Join(base, "code"),
+	j := training.Job{ID: "../../any/name", Argv: []string{"python3", "main.py"}, Code: filepath.Join(base, "code"),
 		Scratch: filepath.Join(base, "scratch"), Outputs: filepath.Join(base, "outputs"), Runtime: python(t)}
-	if len(j.ID) > 100 {
-		j.ID = j.ID[:100]
-	}
 	for _, d := range []string{j.Code, j.Scratch, j.Outputs} {
 		if err := os.Mkdir(d, 0o700); err != nil {
 			t.Fatal(err)
