@@ -260,3 +260,13 @@ func selectLabels(ctx context.Context, q store.Querier, project, model string, f
 }
 
 var errDamagedLabels = errors.New("a batch of labels is damaged")
+
+// firstSegment is the earliest event time at or after start that a segment may hold.
+func firstSegment(ctx context.Context, q store.Querier, k Key, start int64) (at int64, found bool, err error) {
+	err = q.QueryRow(ctx, `SELECT CASE WHEN from_at < $4 THEN $4 ELSE from_at END FROM prediction_segments WHERE project = $1 AND model = $2 AND environment = $3 AND to_at >= $4 ORDER BY 1 LIMIT 1`,
+		k.Project, k.Model, k.Environment, start).Scan(&at)
+	if store.NotFound(err) {
+		return 0, false, nil
+	}
+	return at, err == nil, err
+}
