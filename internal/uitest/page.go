@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 )
 
@@ -98,7 +99,13 @@ func (p *Page) Fill(selector, value string) {
 // Keys types keys into whatever has the focus.
 func (p *Page) Keys(keys string) {
 	p.t.Helper()
-	p.do(chromedp.KeyEvent(keys))
+	// A keyboard sends raw presses: only after those does the browser drop the character of a key
+	// whose press the page has taken.
+	p.do(chromedp.KeyEvent(keys, func(k *input.DispatchKeyEventParams) {
+		if k.Type == input.DispatchKeyEventTypeKeyDown {
+			k.Type = input.DispatchKeyEventTypeRawKeyDown
+		}
+	}))
 	p.Settle()
 }
 
@@ -124,10 +131,17 @@ func (p *Page) Reload() {
 	p.Settle()
 }
 
-// Overflow is by how many pixels the page is wider than its window; 0 is right.
-func (p *Page) Overflow() int {
+// Overflow names the elements that make the page wider than its window; none is right.
+func (p *Page) Overflow() []string {
 	p.t.Helper()
-	return run(p, chromedp.Evaluate[int](`Math.max(0, document.documentElement.scrollWidth - innerWidth)`))
+	return run(p, chromedp.Evaluate[[]string](`(() => {
+		if (document.documentElement.scrollWidth <= innerWidth) return [];
+		const wide = [...document.body.querySelectorAll("*")].filter((e) => {
+			const box = e.getBoundingClientRect();
+			return (box.right > innerWidth + 1 || box.left < -1) && !e.parentElement.closest(".scroll, .view");
+		});
+		return ["page " + document.documentElement.scrollWidth + " px"].concat(wide.slice(0, 5).map((e) => e.cloneNode(false).outerHTML));
+	})()`))
 }
 
 // Complaints are the errors in the browser's console so far.
@@ -144,7 +158,7 @@ func (p *Page) Shot(path string) {
 	size := run(p, chromedp.Evaluate[[]int64](`[innerWidth, innerHeight, document.documentElement.scrollHeight]`))
 	p.do(chromedp.EmulateViewport(size[0], max(size[1], size[2])))
 	p.Settle()
-	png := run(p, chromedp.FullScreenshot(100))
+	png := run(p, chromedp.CaptureScreenshot())
 	p.do(chromedp.EmulateViewport(size[0], size[1]))
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		p.t.Fatal(err)

@@ -64,8 +64,8 @@ func TestPagesAreWholeInEveryMode(t *testing.T) {
 				if n := p.Count(".error"); n != 0 && want.name != "pipeline-failed" {
 					t.Errorf("%s: shows %d errors: %s", want.name, n, p.Text(".error"))
 				}
-				if by := p.Overflow(); by != 0 {
-					t.Errorf("%s: wider than the window by %d px", want.name, by)
+				if wide := p.Overflow(); len(wide) != 0 {
+					t.Errorf("%s: wider than the window: %q", want.name, wide)
 				}
 				for _, finding := range p.Axe() {
 					t.Errorf("%s: axe: %s", want.name, finding)
@@ -78,5 +78,45 @@ func TestPagesAreWholeInEveryMode(t *testing.T) {
 				t.Errorf("console: %s", complaint)
 			}
 		})
+	}
+}
+
+// TestPagesBeforeSignIn looks at what a person sees who is not in yet, and at open mode.
+func TestPagesBeforeSignIn(t *testing.T) {
+	t.Parallel()
+	base := Fixtures(t)
+	browser := Start(t)
+	shots := os.Getenv("FALAJ_SHOTS")
+	for _, view := range []View{{Language: "en", Theme: "light"}, {Language: "en", Theme: "dark"}, {Language: "ar", Theme: "light"}, {Language: "ar", Theme: "dark", Width: 380}} {
+		v := view.filled()
+		for _, c := range []struct{ name, session, hash, want string }{
+			{"login", "", "#/p/flights/models", "#/login?next=" + "%23%2Fp%2Fflights%2Fmodels"},
+			{"setup", "falaj_session=fresh", "#/setup?token=abc", "#/setup"},
+			{"open-mode", "falaj_session=open", "#/p/flights/changes/chg_01jdq9x3y4z5a6b7", "#/p/flights/changes/chg_01jdq9x3y4z5a6b7"},
+		} {
+			p := browser.Open(t, base, c.session, v)
+			p.Visit(c.hash)
+			if got := p.Hash(); got != c.want {
+				t.Errorf("%s: ended at %s, want %s", c.name, got, c.want)
+			}
+			if wide := p.Overflow(); len(wide) != 0 {
+				t.Errorf("%s %v: wider than the window: %q", c.name, v, wide)
+			}
+			for _, finding := range p.Axe() {
+				t.Errorf("%s %v: axe: %s", c.name, v, finding)
+			}
+			if c.name == "open-mode" && v.Language == "en" && (p.Enabled("Approve") || !strings.Contains(p.Text("main"), "Sign in to decide.")) {
+				t.Errorf("open mode can approve, or does not say why not:\n%s", p.Text("main"))
+			}
+			if shots != "" {
+				p.Shot(filepath.Join(shots, c.name+"-"+v.Language+"-"+v.Theme+".png"))
+			}
+			for _, complaint := range p.Complaints() {
+				// A page that asks and is told 401 shows it in the console; that is the browser's doing.
+				if !strings.Contains(complaint, "401") {
+					t.Errorf("%s: console: %s", c.name, complaint)
+				}
+			}
+		}
 	}
 }

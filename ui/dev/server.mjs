@@ -1,5 +1,7 @@
 // A developer's server: the built pages with fixtures that follow src/lib/types.ts. It never ships.
 // node dev/server.mjs [port]   Sign in as "author" or "approver" with any password; "wrong" is refused.
+// The session "open" shows open mode, "fresh" a server without an administrator.
+// POST /dev/event?type=&subject= sends one event to every open page.
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { extname, join, normalize } from 'node:path';
@@ -19,7 +21,7 @@ const problem = (status, code, title, detail = '', next = '') => ({ status, body
 
 function me(user) {
   return {
-    actor: user ? { kind: 'user', name: user } : who.nobody, groups: user === 'approver' ? ['ml-risk'] : [], open: false, setup_required: user === null, version: '0.1.0-fixtures',
+    actor: user && user !== 'open' && user !== 'fresh' ? { kind: 'user', name: user } : who.nobody, groups: user === 'approver' ? ['ml-risk'] : [], open: user === 'open', setup_required: user === 'fresh', version: '0.1.0-fixtures',
     server_time: Date.now() * 1000, expires_at: user ? (Date.now() + 43_200_000) * 1000 : null,
   };
 }
@@ -27,13 +29,13 @@ const user = (request) => /falaj_session=(\w*)/.exec(request.headers.cookie ?? '
 
 function answer(method, path, query, name, body) {
   const [scope, project, ...rest] = path;
-  if (scope === 'me') return { body: me(name === 'nobody' ? null : name) };
+  if (scope === 'me') return { body: me(name) };
   if (scope === 'login' || scope === 'setup') {
     if (body.password === 'wrong') return problem(401, 'unauthenticated', 'sign-in is refused', 'the name or the password is wrong', 'try again, or ask an administrator: falaj user reset NAME');
     return { body: me(body.user), cookie: body.user };
   }
   if (scope === 'logout') return { status: 204, cookie: '' };
-  if (!name) return problem(401, 'unauthenticated', 'not signed in', '', 'open #/login');
+  if (!name || name === 'fresh') return problem(401, 'unauthenticated', 'not signed in', '', 'open #/login');
   if (scope === 'projects' && !project) return { body: page([{ name: 'flights', description: 'Will this flight arrive late?', residency: ['ae'], roles: name === 'approver' ? ['approver'] : ['engineer'], models: 3, created_at: minutesAgo(300) }]) };
   if (scope !== 'projects' || project !== 'flights') return problem(404, 'not_found', `project ${project} does not exist`, 'or you may not see it', 'falaj status');
   const [kind, id, sub, sid, tail] = rest;
@@ -70,7 +72,7 @@ function answer(method, path, query, name, body) {
         decide(change, sub, body.comment);
         emit('change.' + (sub === 'approve' ? 'approved' : 'rejected'), 'change/' + id);
       }
-      return { body: seenBy(change, name) };
+      return { body: seenBy(change, name === 'open' ? '' : name) };
     }
     case 'pipelines': {
       advance();
@@ -95,6 +97,11 @@ function emit(type, subject) {
 
 const server = createServer((request, response) => {
   const url = new URL(request.url, 'http://fixtures');
+  if (url.pathname === '/dev/event') {
+    emit(url.searchParams.get('type'), url.searchParams.get('subject'));
+    response.writeHead(204).end();
+    return;
+  }
   if (!url.pathname.startsWith('/api/falaj/v1/')) {
     const name = url.pathname === '/' ? 'index.html' : normalize(url.pathname).replace(/^\/+/, '');
     try {

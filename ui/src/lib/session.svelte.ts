@@ -25,13 +25,7 @@ class Session {
     try {
       this.me = await call<Me>('GET', path(['me']));
       this.error = null;
-      if (this.me.setup_required && !this.admitted) {
-        if (router.at.segments[0] !== 'setup') router.go(href(['setup']));
-      } else if (!this.admitted) {
-        this.toLogin();
-      } else {
-        await this.#readProjects();
-      }
+      if (this.admitted) await this.#readProjects(); // else the shell leads to the door
     } catch (cause) {
       if (!(cause instanceof ApiError)) throw cause;
       this.error = cause.problem;

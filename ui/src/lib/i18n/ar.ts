@@ -186,7 +186,7 @@ export const ar: Dictionary = {
   noLabels: 'لم تصل قيم فعلية بعد.',
   degradedWhen: (gap) => `متراجع عندما يتجاوز الحد الأدنى للفارق ${n(gap)}`,
   gap: 'الفارق',
-  gapTitle: 'المنافس ناقص الحالي، فترة ثقة 95 %',
+  gapTitle: 'المنافس ناقص الحالي، فترة ثقة 95%',
   qualityChart: (metric, windows, bad) => `${iso(metric)} في ${n(windows)} نافذة معنونة، منها ${n(bad)} متراجعة`,
   drift: 'الانحراف',
   againstTraining: 'مقارنة بملف التدريب',
