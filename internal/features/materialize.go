@@ -119,7 +119,8 @@ func (s *Service) copyOnline(ctx context.Context, project string, v View, dg str
 	if err := readParquet(f, len(v.Entity), 2, len(v.Columns), func(r parquetRow) error { return put.add(ctx, r) }); err != nil {
 		return 0, nil, err
 	}
-	return put.rows + int64(len(put.batch)), tables.Pins, put.flush(ctx)
+	err = put.flush(ctx)
+	return put.rows, tables.Pins, err
 }
 
 // onlineSQL gives text keys, two times in microseconds, and the features: what readParquet reads.
