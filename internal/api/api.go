@@ -65,6 +65,7 @@ func New(d Deps) *API {
 	a.audit()
 	a.projects()
 	a.changes()
+	a.pipelines()
 	a.streams()
 	return a
 }

@@ -7,7 +7,6 @@ import (
 	"strconv"
 
 	"falaj/internal/delivery"
-	"falaj/internal/kernel/fault"
 	"falaj/internal/kernel/note"
 	"falaj/internal/kernel/policy"
 	"falaj/internal/store"
@@ -146,12 +145,9 @@ func (a *API) changes() {
 }
 
 func (a *API) listChanges(ctx context.Context, in *changesIn) (*Out[Page[ChangeSummary]], error) {
-	var before int64
-	if in.PageToken != "" {
-		var err error
-		if before, err = strconv.ParseInt(in.PageToken, 10, 64); err != nil {
-			return nil, fault.New(fault.Invalid, "The page token is not one of ours.", "").At("page_token")
-		}
+	before, err := pageSeq(in.PageToken)
+	if err != nil {
+		return nil, err
 	}
 	list, err := a.Delivery.Changes(ctx, in.Project, delivery.Filter{Model: in.Model, State: delivery.State(in.State), Before: before, Limit: in.Limit})
 	if err != nil {

@@ -8,19 +8,23 @@ import (
 	"falaj/internal/blob"
 	"falaj/internal/delivery"
 	"falaj/internal/flow"
+	"falaj/internal/monitoring"
+	"falaj/internal/plan/pipeline"
 	"falaj/internal/store"
 )
 
 // Deps is what app gives the API.
 type Deps struct {
-	Store    *store.Store
-	Access   *access.Service
-	Audit    *audit.Service
-	Blobs    *blob.Store
-	Delivery *delivery.Service
-	Relay    *flow.Relay
-	Webhooks *flow.Webhooks
-	Log      *slog.Logger
-	Version  string
-	Open     bool
+	Store      *store.Store
+	Access     *access.Service
+	Audit      *audit.Service
+	Blobs      *blob.Store
+	Delivery   *delivery.Service
+	Pipelines  *pipeline.Service
+	Monitoring *monitoring.Service
+	Relay      *flow.Relay
+	Webhooks   *flow.Webhooks
+	Log        *slog.Logger
+	Version    string
+	Open       bool
 }

@@ -253,7 +253,7 @@ func (a *App) close() error {
 }
 
 func (a *App) deps() api.Deps {
-	return api.Deps{Store: a.store, Access: a.access, Audit: audit.New(a.store, blobCheck{a.blobs}), Blobs: a.blobs, Delivery: a.stages.delivery, Relay: a.relay, Webhooks: a.hooks,
+	return api.Deps{Store: a.store, Access: a.access, Audit: audit.New(a.store, blobCheck{a.blobs}), Blobs: a.blobs, Delivery: a.stages.delivery, Pipelines: a.stages.pipelines, Monitoring: a.stages.monitoring, Relay: a.relay, Webhooks: a.hooks,
 		Log: a.log, Version: Version, Open: a.cfg.Open}
 }
 

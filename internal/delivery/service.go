@@ -321,6 +321,20 @@ func (s *Service) Changes(ctx context.Context, project string, f Filter) (out []
 	return out, err
 }
 
+// Unsettled lists the changes in which the machinery is at work: neither final nor waiting for a person or for traffic.
+func (s *Service) Unsettled(ctx context.Context, project string) (out []string, err error) {
+	for _, state := range []State{Assessing, Approved, Implementing} {
+		list, err := s.Changes(ctx, project, Filter{State: state, Limit: 100})
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range list {
+			out = append(out, c.ID)
+		}
+	}
+	return out, nil
+}
+
 // Pointers is what the environments of a model hold now; model "" means all models of the project, project "" all.
 func (s *Service) Pointers(ctx context.Context, project, model string) (out []Pointer, err error) {
 	err = s.store.View(ctx, func(ctx context.Context, q store.Querier) error {

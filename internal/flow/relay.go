@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"falaj/internal/kernel/event"
@@ -46,7 +47,8 @@ type subscriber struct {
 	tries  int           // before parking
 	base   time.Duration // pause
 	max    time.Duration
-	hasty  bool // after a parked event the next ones get one try, until one is taken
+	at     atomic.Int64 // events up to here are done with in this process
+	hasty  bool         // after a parked event the next ones get one try, until one is taken
 	cancel context.CancelFunc
 	done   chan struct{}
 }
@@ -196,6 +198,7 @@ func (r *Relay) follow(ctx context.Context, s *subscriber, alive func()) error {
 		return err
 	}
 	kept := at
+	s.at.Store(at)
 	poll := time.NewTicker(r.cfg.Poll)
 	defer poll.Stop()
 	for {
@@ -213,6 +216,7 @@ func (r *Relay) follow(ctx context.Context, s *subscriber, alive func()) error {
 				kept = e.Seq
 			}
 			at = e.Seq
+			s.at.Store(at)
 		}
 		if at-kept >= lag {
 			if err := r.keep(ctx, s.name, at); err != nil {
@@ -289,6 +293,24 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	case <-t.C:
 		return true
 	}
+}
+
+// Behind is how many of the recorded events some subscriber in this process has not done with; webhooks, which may be
+// down for long, do not count.
+func (r *Relay) Behind(ctx context.Context) (int64, error) {
+	head, err := r.head(ctx)
+	if err != nil {
+		return 0, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var behind int64
+	for name, s := range r.subs {
+		if !strings.HasPrefix(name, webhookPrefix) {
+			behind = max(behind, head-s.at.Load())
+		}
+	}
+	return behind, nil
 }
 
 // Tail follows the outbox from after a sequence number (below 0: from now on) for a live page. An empty project means

@@ -110,6 +110,16 @@ func (r *Runtimes) EnsureRuntime(ctx context.Context, req RuntimeRequest) (Runti
 	return rt, nil
 }
 
+// Find returns a runtime that was made before, by its digest.
+func (r *Runtimes) Find(digest string) (Runtime, error) {
+	id := strings.TrimPrefix(digest, "sha256:")
+	if b, err := hex.DecodeString(id); err != nil || len(b) != sha256.Size {
+		return Runtime{}, fault.New(fault.Invalid, fmt.Sprintf("'%s' is not the digest of a runtime.", digest), "")
+	}
+	rt, err := readRuntime(filepath.Join(r.dir, id))
+	return rt, fault.Wrap(err, fault.NotFound, fmt.Sprintf("Runtime %s is not on this machine.", digest), "`falaj run` makes it again from its lock.")
+}
+
 // lock lets one caller at a time make a runtime; the others wait for it, or give up with their ctx.
 func (r *Runtimes) lock(ctx context.Context, id string) (unlock func(), err error) {
 	for {

@@ -79,11 +79,7 @@ func (s *Service) define(ctx context.Context, p *plan.Project, f *files) error {
 		if err := s.Delivery().Define(ctx, p.Name, name, deliveryPolicy(p, m)); err != nil {
 			return err
 		}
-		envs := p.Environments
-		if len(envs) == 0 {
-			envs = plan.DefaultEnvironments()
-		}
-		if err := s.Monitoring.Define(ctx, monitoring.Key{Project: p.Name, Model: name, Environment: envs[len(envs)-1]}, monitorOf(m.Monitor)); err != nil {
+		if _, err := s.Monitoring.SetMonitor(ctx, s.watched(p, name), monitorOf(m.Monitor)); err != nil {
 			return err
 		}
 	}
@@ -119,7 +115,7 @@ func datasetSpecs(p *plan.Project, f *files) ([]data.Spec, error) {
 }
 
 func sourceOf(src plan.Source) *data.Source {
-	out := &data.Source{Format: data.CSV, Patterns: src.CSV, Delim: src.Delimiter, Null: src.Null}
+	out := &data.Source{Format: data.CSV, Patterns: src.CSV, Delim: src.Delim, Null: src.Null}
 	switch {
 	case len(src.Parquet) > 0:
 		out.Format, out.Patterns = data.Parquet, src.Parquet
@@ -157,11 +153,22 @@ func featureDefs(p *plan.Project, f *files) (views []features.View, services []f
 	return views, services, nil
 }
 
-func deliveryPolicy(p *plan.Project, m plan.Model) delivery.Policy {
-	out := delivery.Policy{Environments: p.Environments, Gates: map[string][]delivery.Gate{}, Rollout: m.Serve.Rollout.Canary}
-	if len(out.Environments) == 0 {
-		out.Environments = plan.DefaultEnvironments()
+// environments are the project's, in order.
+func environments(p *plan.Project) []string {
+	if len(p.Environments) == 0 {
+		return plan.DefaultEnvironments()
 	}
+	return p.Environments
+}
+
+// watched is where a model is monitored: its last environment.
+func (s *Service) watched(p *plan.Project, model string) monitoring.Key {
+	envs := environments(p)
+	return monitoring.Key{Project: p.Name, Model: model, Environment: envs[len(envs)-1]}
+}
+
+func deliveryPolicy(p *plan.Project, m plan.Model) delivery.Policy {
+	out := delivery.Policy{Environments: environments(p), Gates: map[string][]delivery.Gate{}, Rollout: m.Serve.Rollout.Canary}
 	metric := "auc"
 	if m.Monitor.Quality != nil {
 		metric = m.Monitor.Quality.Metric

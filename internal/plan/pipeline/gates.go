@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -38,10 +37,29 @@ func (s *Service) Evaluate(ctx context.Context, c delivery.Change, g delivery.Ga
 
 // EventTime is the project's watermark, or now when nothing was predicted yet.
 func (s *Service) EventTime(ctx context.Context, project string) time.Time {
-	if t, err := s.Monitoring.Watermark(ctx, project); err == nil && !t.IsZero() {
+	if t, err := s.Watermark(ctx, project); err == nil && !t.IsZero() {
 		return t
 	}
 	return time.Now().UTC()
+}
+
+// Watermark is how far event time has come in the project, over all its models; zero when nothing came.
+func (s *Service) Watermark(ctx context.Context, project string) (time.Time, error) {
+	keys, err := s.Monitoring.Monitors(ctx, project)
+	if err != nil {
+		return time.Time{}, err
+	}
+	var at time.Time
+	for _, k := range keys {
+		events, _, err := s.Monitoring.Watermarks(ctx, project, k.Model)
+		if err != nil {
+			return at, err
+		}
+		if events.After(at) {
+			at = events
+		}
+	}
+	return at, nil
 }
 
 func verdict(ok bool) delivery.Verdict {
@@ -181,7 +199,24 @@ func (s *Service) latencyGate(ctx context.Context, c delivery.Change, g delivery
 }
 
 func (s *Service) newestWindow(ctx context.Context, project, model string) (monitoring.Window, bool, error) {
-	return s.Monitoring.NewestLabelledWindow(ctx, project, model)
+	k, err := s.monitored(ctx, project, model)
+	if err != nil {
+		return monitoring.Window{}, false, err
+	}
+	w, err := s.Monitoring.NewestLabelledWindow(ctx, k)
+	if fault.Is(err, fault.NotFound) {
+		return w, false, nil
+	}
+	return w, err == nil, err
+}
+
+// monitored is the key under which a model is watched.
+func (s *Service) monitored(ctx context.Context, project, model string) (monitoring.Key, error) {
+	pol, err := s.Delivery().Policy(ctx, project, model)
+	if err != nil {
+		return monitoring.Key{}, err
+	}
+	return monitoring.Key{Project: project, Model: model, Environment: pol.Environments[len(pol.Environments)-1]}, nil
 }
 
 // beatsGate compares the candidate with the champion on the newest window whose labels have come. The candidate scores
@@ -204,22 +239,47 @@ func (s *Service) beatsGate(ctx context.Context, c delivery.Change, g delivery.G
 	if t.Until.IsZero() || t.Until.After(w.From) {
 		return delivery.Evidence{Verdict: delivery.Failed, Unit: g.Metric, Ref: modelRef(c.Model), Note: says("beats.saw_window", "it may have learned from the window {from} to {to} itself", "from", day(w.From), "to", day(w.To))}, nil
 	}
-	byID, err := s.scoreWindow(ctx, c, w)
+	k, err := s.monitored(ctx, c.Project, c.Model)
 	if err != nil {
 		return delivery.Evidence{}, err
 	}
-	cmp, err := s.Monitoring.CompareOnWindow(ctx, c.Project, c.Model, w, monitoring.Scores{Release: c.FromRelease}, monitoring.Scores{Release: c.ToRelease, ByID: byID})
+	byID, err := s.scoreWindow(ctx, c, k, w)
+	if err != nil {
+		return delivery.Evidence{}, err
+	}
+	cmp, err := s.Monitoring.CompareOnWindow(ctx, k, w, g.Metric, monitoring.Scores{Release: c.FromRelease}, monitoring.Scores{Release: c.ToRelease, ByID: byID})
 	if err != nil {
 		return delivery.Evidence{}, err
 	}
 	return beatsEvidence(c, g, cmp), nil
 }
 
+// beatsEvidence passes when the lower 95 % bound of the lead is above zero.
+func beatsEvidence(c delivery.Change, g delivery.Gate, cmp *monitoring.Comparison) delivery.Evidence {
+	ev := delivery.Evidence{Unit: g.Metric, Direction: "min", Ref: modelRef(c.Model), Verdict: delivery.Failed}
+	gap := cmp.Gap
+	if !gap.Lower.Defined() || !gap.Diff.Defined() {
+		ev.Note = says("beats.undecided", "the two cannot be compared on {from} to {to}: {why}", "from", day(cmp.From), "to", day(cmp.To), "why", gap.Diff.Undefined+gap.Lower.Undefined)
+		return ev
+	}
+	zero := 0.0
+	ev.Threshold, ev.Observed, ev.Low, ev.High, ev.Champion = &zero, &gap.Diff.Value, &gap.Lower.Value, &gap.Upper.Value, &gap.A.Value
+	code, text := "change.beats_champion", "better than {model}@{champion_version} by {gap} {metric} [{low}, {high}] on {labels} labelled rows of {from} to {to}"
+	if gap.Lower.Value > 0 {
+		ev.Verdict = delivery.Passed
+	} else {
+		code, text = "change.loses_to_champion", "not better than {model}@{champion_version}: {gap} {metric} [{low}, {high}] on {labels} labelled rows of {from} to {to}"
+	}
+	ev.Note = says(code, text, "model", c.Model, "champion_version", c.FromVersion, "gap", gap.Diff.Value, "metric", g.Metric, "low", gap.Lower.Value, "high", gap.Upper.Value,
+		"labels", gap.Rows, "from", day(cmp.From), "to", day(cmp.To), "value", gap.B.Value, "champion", gap.A.Value)
+	return ev
+}
+
 func day(t time.Time) string { return t.UTC().Format("2006-01-02") }
 
 // scoreWindow lets the candidate score the features that were logged for the window's labelled rows.
-func (s *Service) scoreWindow(ctx context.Context, c delivery.Change, w monitoring.Window) (map[string]float64, error) {
-	rows, err := s.Monitoring.LabelledRows(ctx, c.Project, c.Model, w)
+func (s *Service) scoreWindow(ctx context.Context, c delivery.Change, k monitoring.Key, w monitoring.Window) (map[string]float64, error) {
+	rows, err := s.Monitoring.LabelledRows(ctx, k, w)
 	if err != nil {
 		return nil, err
 	}
@@ -249,11 +309,13 @@ func (s *Service) scoreWindow(ctx context.Context, c delivery.Change, w monitori
 }
 
 // Canary judges a canary while it takes part of the traffic: enough requests, errors none, and not slower by much.
-func (s *Service) Canary(ctx context.Context, c delivery.Change) (delivery.Evidence, error) {
+func (s *Service) Canary(_ context.Context, c delivery.Change) (delivery.Evidence, error) {
 	const enough = 200
-	stats, err := s.Monitoring.ReleaseTraffic(ctx, monitoring.Key{Project: c.Project, Model: c.Model, Environment: c.Environment}, c.ToRelease)
-	if err != nil {
-		return delivery.Evidence{}, err
+	var stats monitoring.ReleaseStats
+	for _, r := range s.Monitoring.Snapshot() {
+		if r.Project == c.Project && r.Model == c.Model && r.Environment == c.Environment && r.Release == c.ToRelease && !r.Shadow && r.Variant == string(serving.Canary) {
+			stats = r
+		}
 	}
 	n := float64(stats.Count)
 	ev := delivery.Evidence{Observed: &n, Verdict: delivery.Waiting, Unit: "predictions", Note: says("canary.waiting", "{n} of {enough} predictions seen", "n", stats.Count, "enough", enough)}
@@ -264,6 +326,6 @@ func (s *Service) Canary(ctx context.Context, c delivery.Change) (delivery.Evide
 		ev.Verdict, ev.Note = delivery.Failed, says("canary.blind", "every row it was given lacked features")
 		return ev, nil
 	}
-	ev.Verdict, ev.Note = delivery.Passed, says("canary.passed", fmt.Sprintf("{n} predictions, 99 of 100 within %.2f ms", stats.P99MS), "n", stats.Count)
+	ev.Verdict, ev.Note = delivery.Passed, says("canary.passed", "{n} predictions answered, 99 of 100 within {ms} ms", "n", stats.Count, "ms", float64(stats.Latency.Quantile(0.99).Microseconds())/1000)
 	return ev, nil
 }

@@ -17,10 +17,7 @@ import (
 // challenge takes a retrained model through the gates: staging first, then production, where it has to beat the champion.
 // A refusal ends the run well: the machinery worked, and the page says why the model lost.
 func (x *execution) challenge(name string, t Trained) error {
-	envs := x.plan.Environments
-	if len(envs) == 0 {
-		envs = plan.DefaultEnvironments()
-	}
+	envs := environments(x.plan)
 	for i, env := range envs {
 		if i < len(envs)-1 && len(x.plan.Models[name].Gates[env]) == 0 {
 			continue // an environment without gates is no hurdle
@@ -86,10 +83,7 @@ func (s *Service) challenged(ctx context.Context, r Run, model string, t Trained
 
 // shadow lets the new model run beside the champion of the last environment, unseen by callers.
 func (x *execution) shadow(name string, t Trained) error {
-	envs := x.plan.Environments
-	if len(envs) == 0 {
-		envs = plan.DefaultEnvironments()
-	}
+	envs := environments(x.plan)
 	last := envs[len(envs)-1]
 	_, err := x.step("shadow in "+last, "gate", []string{"register " + name}, nil, []Ref{{Kind: "release", ID: t.Release}}, func(ctx context.Context, _ string, log func(string)) (outcome, error) {
 		why := note.New("challenger.set", "{model}@{version} runs in the champion's shadow", "model", name, "version", t.Version)
@@ -103,7 +97,7 @@ func (x *execution) shadow(name string, t Trained) error {
 }
 
 // OnAlert answers monitoring: a declared trigger starts the retraining pipeline, at most once per cool-down of event time.
-// app subscribes it to quality.degraded, drift.detected and monitor.watermark.
+// app subscribes it to quality.degraded and drift.detected.
 func (s *Service) OnAlert(ctx context.Context, e event.Event) error {
 	var d struct {
 		Model string         `json:"model"`
@@ -125,8 +119,6 @@ func (s *Service) OnAlert(ctx context.Context, e event.Event) error {
 		return nil
 	}
 	switch e.Type {
-	case monitoringWatermark:
-		return s.scheduled(ctx, e, d.Model, m)
 	case "quality.degraded":
 		if !wants(m.Retrain, "quality.degraded") {
 			return nil
@@ -142,9 +134,6 @@ func (s *Service) OnAlert(ctx context.Context, e event.Event) error {
 	}
 	return nil
 }
-
-// monitoringWatermark announces that a model's labelled event time moved on to another day.
-const monitoringWatermark = "monitor.watermark"
 
 func (s *Service) applied(ctx context.Context, project string) (a Applied, found bool, err error) {
 	err = s.store.View(ctx, func(ctx context.Context, q store.Querier) error {
@@ -176,20 +165,56 @@ func (s *Service) fire(ctx context.Context, project, model, name string, mark in
 	})
 }
 
-// scheduled trains a challenger when event time enters a new period: it learns from all that was known at its start.
-func (s *Service) scheduled(ctx context.Context, e event.Event, model string, m plan.Model) error {
-	for _, t := range m.Retrain.When {
-		if t.Schedule == "" {
-			continue
-		}
-		start := periodStart(t.Schedule, e.Time)
-		why := note.New("trigger.schedule", "{schedule}: a challenger on all that was known on {day}", "schedule", t.Schedule, "day", day(start))
-		req := Request{Pipeline: ChallengePipeline, Model: model, Until: start, Reason: why, Key: fmt.Sprintf("%s-%s-%s", model, t.Schedule, day(start))}
-		if err := s.fire(ctx, e.Project, model, "schedule "+t.Schedule, store.Micros(start), time.Microsecond, req); err != nil {
+// Tick starts what is scheduled: when a model's event time has entered a new period, a challenger that learns from all
+// that was known at its start. app calls it from time to time, and after a replay advanced the clock.
+func (s *Service) Tick(ctx context.Context, project string) error {
+	a, found, err := s.applied(ctx, project)
+	if err != nil || !found {
+		return err
+	}
+	p, _, err := s.load(s.system(ctx, a.Actor), project, a.Bundle)
+	if err != nil {
+		return err
+	}
+	for name, m := range p.Models {
+		events, labels, err := s.Monitoring.Watermarks(ctx, project, name)
+		if err != nil {
 			return err
+		}
+		if events.IsZero() || labels.IsZero() {
+			continue // nothing serves yet: there is nobody to challenge
+		}
+		now := events
+		if labels.Before(now) {
+			now = labels
+		}
+		for _, t := range m.Retrain.When {
+			if t.Schedule == "" {
+				continue
+			}
+			start := periodStart(t.Schedule, now)
+			why := note.New("trigger.schedule", "{schedule}: a challenger on all that was known on {day}", "schedule", t.Schedule, "day", day(start))
+			req := Request{Pipeline: ChallengePipeline, Model: name, Until: start, Reason: why, Key: fmt.Sprintf("%s-%s-%s", name, t.Schedule, day(start))}
+			if err := s.tick(ctx, project, name, t.Schedule, start, req); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// tick fires a schedule for a period, but not for the one in which the model began to serve: it was trained for that.
+func (s *Service) tick(ctx context.Context, project, model, schedule string, start time.Time, req Request) error {
+	moves, err := s.Delivery().Timeline(ctx, project, model)
+	if err != nil {
+		return err
+	}
+	for _, m := range moves {
+		if m.Kind == "promote" && !m.EventAt.Before(start) {
+			return nil
+		}
+	}
+	return s.fire(ctx, project, model, "schedule "+schedule, store.Micros(start), time.Microsecond, req)
 }
 
 // periodStart is the beginning of the day, week (Monday), month or quarter of t, UTC.

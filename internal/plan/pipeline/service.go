@@ -174,6 +174,15 @@ func (s *Service) Cancel(ctx context.Context, project, runID string) error {
 	return nil
 }
 
+// AppliedAt is one recorded apply, the newest with seq 0.
+func (s *Service) AppliedAt(ctx context.Context, project string, seq int64) (a Applied, err error) {
+	err = s.store.View(ctx, func(ctx context.Context, q store.Querier) (err error) {
+		a, _, err = selectApply(ctx, q, project, seq)
+		return err
+	})
+	return a, err
+}
+
 // Trained says how a release was made.
 func (s *Service) Trained(ctx context.Context, project, release string) (t Trained, err error) {
 	err = s.store.View(ctx, func(ctx context.Context, q store.Querier) error {

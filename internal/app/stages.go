@@ -1,0 +1,201 @@
+package app
+
+import (
+	"context"
+
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"falaj/internal/data"
+	"falaj/internal/data/duckdb"
+	"falaj/internal/data/iceberg"
+	"falaj/internal/delivery"
+	"falaj/internal/features"
+	onlinesqlite "falaj/internal/features/sqlite"
+	"falaj/internal/kernel/seal"
+	"falaj/internal/lineage"
+	"falaj/internal/monitoring"
+	"falaj/internal/plan/pipeline"
+	"falaj/internal/registry"
+	"falaj/internal/serving"
+	"falaj/internal/serving/python"
+	"falaj/internal/serving/trees"
+	"falaj/internal/tracking"
+	"falaj/internal/training"
+	"falaj/internal/training/process"
+)
+
+// stages are the rooms of the lifecycle, in the order of the water.
+type stages struct {
+	lineage    *lineage.Service
+	data       *data.Service
+	features   *features.Service
+	tracking   *tracking.Service
+	training   *training.Service
+	runtimes   *training.Runtimes
+	registry   *registry.Service
+	delivery   *delivery.Service
+	serving    *serving.Service
+	monitoring *monitoring.Service
+	pipelines  *pipeline.Service
+}
+
+// build makes every stage and gives it its answers. Nothing runs yet.
+func (a *App) build(ctx context.Context, keys *seal.Keys) error {
+	in := func(name string) string { return filepath.Join(a.cfg.Data, name) }
+	st := &a.stages
+	st.lineage = lineage.New(a.store)
+	engine, err := duckdb.New(duckdb.Config{Scratch: in("cache/duckdb")})
+	if err != nil {
+		return err
+	}
+	warehouse := data.NewWarehouse(a.store, a.blobs)
+	catalog, err := iceberg.OpenSQLite(ctx, in("catalog.db"), warehouse)
+	if err != nil {
+		return err
+	}
+	a.onClose(catalog.Close)
+	st.data = data.New(a.store, a.blobs, engine, catalog, keys.MAC, data.Limits{})
+	online, err := onlinesqlite.Open(ctx, in("online.db"))
+	if err != nil {
+		return err
+	}
+	a.onClose(online.Close)
+	st.features = features.New(a.store, a.blobs, laid{st.data}, engine, online)
+	st.tracking = tracking.New(a.store, a.blobs)
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	launcher, err := process.New(process.Config{Self: []string{self, "worker", "exec"}})
+	if err != nil {
+		return err
+	}
+	a.onClose(launcher.Close)
+	if st.training, err = training.New(a.store, a.blobs, launcher, in("run/training")); err != nil {
+		return err
+	}
+	if st.runtimes, err = training.NewRuntimes(in("runtimes")); err != nil {
+		return err
+	}
+	st.registry = registry.New(a.store, st.tracking, a.blobs, func(context.Context, string) ([]string, error) { return delivery.DefaultEnvironments(), nil })
+	if st.monitoring, err = monitoring.New(ctx, monitoring.Config{Store: a.store, Blobs: a.blobs, Slog: a.log, Log: monitoring.LogConfig{Dir: in("predictions")}}); err != nil {
+		return err
+	}
+	a.onClose(st.monitoring.Close)
+	workers := in("run/workers")
+	if err := fresh(workers); err != nil {
+		return err
+	}
+	st.serving = serving.New(serving.Config{Store: a.store, Features: lookup{st.features}, Models: releases{a}, Sink: st.monitoring, Log: a.log, Loaders: map[string][]serving.Loader{
+		"lightgbm": {trees.Loader{}, python.Loader{Python: a.interpreter, Dir: workers, Log: a.log}},
+		"pyfunc":   {python.Loader{Python: a.interpreter, Dir: workers, Log: a.log}},
+	}})
+	a.onClose(st.serving.Close)
+	work := in("run/pipelines")
+	if err := fresh(work); err != nil {
+		return err
+	}
+	st.pipelines = pipeline.New(pipeline.Config{
+		Store: a.store, Flow: a.flow, Blobs: a.blobs, Access: a.access, Data: st.data, Features: st.features, Tracking: st.tracking, Training: st.training, Registry: st.registry,
+		Delivery: func() *delivery.Service { return st.delivery }, Serving: st.serving, Monitoring: st.monitoring, Lineage: st.lineage, Rooms: engine, Runtimes: st.runtimes,
+		Python: a.cfg.Python, Wheelhouse: a.cfg.Wheelhouse, Launcher: launcher, Work: work, URL: a.URL, Importance: gain, Log: a.log,
+	})
+	st.delivery = delivery.New(a.store, a.flow, st.pipelines, st.pipelines)
+	a.subscribe()
+	return nil
+}
+
+// subscribe lets what flows back flow back: as events.
+func (a *App) subscribe() {
+	st := a.stages
+	a.relay.Subscribe("delivery", []string{"change.*", "serving.activated", "serving.failed"}, st.delivery.OnEvent)
+	a.relay.Subscribe("serving", serving.Moved(), st.serving.Follow)
+	a.relay.Subscribe("plan.start", []string{"pipeline.requested"}, st.pipelines.OnEvent)
+	a.relay.Subscribe("plan.alerts", []string{monitoring.QualityDegraded, monitoring.DriftDetected}, st.pipelines.OnAlert)
+}
+
+// begin brings up what must be there before the first request: endpoints as delivery left them.
+func (a *App) begin(ctx context.Context) error {
+	if err := a.stages.training.Recover(ctx); err != nil {
+		return err
+	}
+	if err := a.stages.serving.Load(ctx); err != nil {
+		a.log.Error("some endpoints did not load", "err", err)
+	}
+	return nil
+}
+
+// gain is the importance by feature of a model that the tree engine knows.
+func gain(r io.Reader) (map[string]float64, error) {
+	m, err := trees.Parse(r)
+	if err != nil {
+		return nil, nil //nolint:nilerr // another format: the caller weighs all features alike
+	}
+	out := map[string]float64{}
+	imp := m.Importance()
+	for i, name := range m.FeatureNames() {
+		out[name] = imp.Gain[i]
+	}
+	return out, nil
+}
+
+// interpreter is the Python of a runtime that a release names.
+func (a *App) interpreter(_ context.Context, digest string) (string, error) {
+	rt, err := a.stages.runtimes.Find(digest)
+	if err != nil {
+		return "", err
+	}
+	return rt.Python, nil
+}
+
+// laid lets features read what the data stage lays out.
+type laid struct{ data *data.Service }
+
+func (l laid) Tables(ctx context.Context, project string, selects []string, pins map[string]int64) (*features.Tables, error) {
+	t, err := l.data.Tables(ctx, project, selects, pins)
+	if err != nil {
+		return nil, err
+	}
+	out := &features.Tables{Room: t.Room, Inputs: t.Inputs}
+	for _, p := range t.Pins {
+		out.Pins = append(out.Pins, features.Pin{Dataset: p.Dataset, Version: p.N, Digest: p.Digest})
+	}
+	return out, nil
+}
+
+// lookup answers serving's feature lookups.
+type lookup struct{ features *features.Service }
+
+func (l lookup) Inputs(ctx context.Context, project, service string) (serving.Inputs, error) {
+	info, err := l.features.Describe(ctx, project, service)
+	if err != nil {
+		return serving.Inputs{}, err
+	}
+	var out serving.Inputs
+	for _, e := range info.Entity {
+		out.Entity = append(out.Entity, serving.Input{Name: e, Type: "text"})
+	}
+	for _, r := range info.Request {
+		out.Request = append(out.Request, serving.Input{Name: r.Name, Type: inputType(r.Type)})
+	}
+	return out, nil
+}
+
+// inputType is serving's word for a type of the feature language.
+func inputType(t features.Type) string {
+	switch t {
+	case features.Timestamp:
+		return "time"
+	case "":
+		return "text"
+	}
+	return string(t)
+}
+
+func (l lookup) Lookup(ctx context.Context, project, service string, entities []map[string]any, at []time.Time, request []map[string]any) (serving.Features, error) {
+	names, values, digests, err := l.features.Lookup(ctx, project, service, entities, at, request)
+	return serving.Features{Names: names, Values: values, Digests: digests}, err
+}
