@@ -77,7 +77,7 @@ func New(cfg Config) *Service {
 	return s
 }
 
-// Close scores the shadows that wait and ends every engine. No Predict may be called after it.
+// Close scores the shadows that wait, then ends every engine once the requests inside are answered. Predict finds no endpoint after it.
 func (s *Service) Close() error {
 	s.configuring.Lock()
 	defer s.configuring.Unlock()
@@ -126,7 +126,7 @@ func (s *Service) Load(ctx context.Context) error {
 func (s *Service) bring(ctx context.Context, e Endpoint) (*live, error) {
 	l := &live{Endpoint: e, service: s}
 	l.Variants = order(e.Variants)
-	l.Ready, l.refs = true, atomic.Int64{}
+	l.Ready = true
 	l.refs.Store(1)
 	var first error
 	for _, v := range l.Variants {

@@ -11,6 +11,8 @@ type shadows struct {
 	service *Service
 	jobs    chan shadowJob
 	workers sync.WaitGroup
+	mu      sync.RWMutex // guards closed, and jobs from being closed under a sender
+	closed  bool
 	dropped atomic.Int64
 	failed  atomic.Int64
 	scored  atomic.Int64
@@ -37,7 +39,12 @@ func startShadows(s *Service, queue, workers int) *shadows {
 }
 
 func (sh *shadows) close() {
-	close(sh.jobs)
+	sh.mu.Lock()
+	if !sh.closed {
+		sh.closed = true
+		close(sh.jobs)
+	}
+	sh.mu.Unlock()
 	sh.workers.Wait()
 }
 
@@ -46,12 +53,17 @@ func (sh *shadows) offer(j shadowJob) {
 	if !j.call.endpoint.hold() {
 		return
 	}
-	select {
-	case sh.jobs <- j:
-	default:
-		sh.dropped.Add(1)
-		j.call.endpoint.release()
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	if !sh.closed {
+		select {
+		case sh.jobs <- j:
+			return
+		default:
+		}
 	}
+	sh.dropped.Add(1)
+	j.call.endpoint.release()
 }
 
 func (sh *shadows) score(j shadowJob) {
