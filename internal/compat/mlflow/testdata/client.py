@@ -42,7 +42,7 @@ assert client.get_experiment(other).lifecycle_stage == "deleted"
 client.restore_experiment(other)
 names = [e.name for e in client.search_experiments(filter_string="tags.owner = 'amal' AND name LIKE 'del%'", order_by=["name DESC"])]
 assert names == ["delay"], names
-assert {e.name for e in client.search_experiments(view_type=ViewType.ALL, max_results=1)} != set()
+assert len(client.search_experiments(view_type=ViewType.ALL, max_results=2)) == 2
 
 # Runs: params, metrics, tags, nested runs, batches, NaN and infinities
 rng = np.random.default_rng(7)
@@ -110,7 +110,6 @@ assert [f.path for f in client.list_artifacts(run.info.run_id, "folder/deep/er")
 with tempfile.TemporaryDirectory() as tmp:
     path = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="folder", dst_path=tmp)
     assert open(os.path.join(path, "deep", "er", "f2.bin"), "rb").read() == bytes([2]) * (1 << 16)
-client._get_artifact_repo(run.info.run_id).delete_artifacts("folder") if hasattr(client, "_get_artifact_repo") else None
 
 # Search with every kind of filter and order
 ids = [exp_id]
@@ -123,7 +122,7 @@ def search(filter="", order_by=None, **kw):
 assert search("metrics.auc > 0.7", ["metrics.auc DESC"]) == ["child", "parent"]
 assert search("metrics.auc > 0.8 AND params.trees = '40'") == ["child"]
 assert search("params.note LIKE '%/ ok'") == ["parent"]
-assert search("params.note ILIKE 'SP%'") in (["parent"], [])
+assert search("params.note ILIKE 'SP%'") == ["parent"]
 assert search("tags.`mlflow.parentRunId` = '%s'" % run.info.run_id) == ["child"]
 assert search("tags.stage != 'prod'") == ["parent"]
 assert search("attributes.run_name = 'child'") == ["child"]
@@ -144,7 +143,7 @@ client.restore_run(child.info.run_id)
 
 # Logged models
 models = client.search_logged_models([exp_id], filter_string="name = 'model'")
-assert len(models) == 1 and models[0].status.name == "READY" if hasattr(models[0].status, "name") else True
+assert len(models) == 1 and models[0].status.name == "READY", models
 logged = client.get_logged_model(models[0].model_id)
 assert logged.source_run_id == run.info.run_id
 client.set_logged_model_tags(logged.model_id, {"k": "v"})
@@ -154,7 +153,7 @@ assert client.get_run(run.info.run_id).outputs.model_outputs[0].model_id == logg
 
 # Registry
 rm = client.get_registered_model("delay")
-assert rm.latest_versions[0].version in ("1", 1)
+assert str(rm.latest_versions[0].version) == "1"
 mv = client.get_model_version("delay", "1")
 assert mv.run_id == run.info.run_id and mv.status == "READY" and mv.current_stage == "None", mv
 client.update_registered_model("delay", description="predicts delay")
@@ -162,14 +161,14 @@ client.set_registered_model_tag("delay", "area", "ops")
 client.update_model_version("delay", "1", description="first")
 client.set_model_version_tag("delay", "1", "checked", "yes")
 client.set_registered_model_alias("delay", "candidate", "1")
-assert client.get_model_version_by_alias("delay", "candidate").version in ("1", 1)
-assert client.get_registered_model("delay").aliases == {"candidate": "1"} or client.get_registered_model("delay").aliases == {"candidate": 1}
+assert str(client.get_model_version_by_alias("delay", "candidate").version) == "1"
+assert {k: str(v) for k, v in client.get_registered_model("delay").aliases.items()} == {"candidate": "1"}
 second = mlflow.register_model(f"models:/{logged.model_id}", "delay")
-assert second.version in ("2", 2)
+assert str(second.version) == "2"
 copied = client.copy_model_version("models:/delay/1", "delay-copy")
-assert copied.version in ("1", 1) and copied.source == "models:/delay/1"
+assert str(copied.version) == "1" and copied.source == "models:/delay/1"
 found = client.search_model_versions("name = 'delay' AND tags.checked = 'yes'")
-assert [v.version for v in found] in (["1"], [1])
+assert [str(v.version) for v in found] == ["1"]
 assert [m.name for m in client.search_registered_models("name LIKE 'delay%'", order_by=["name DESC"])] == ["delay-copy", "delay"]
 refused("PERMISSION_DENIED", client.set_registered_model_alias, "delay", "production", "1", text="falaj promote delay@1 production")
 refused("RESOURCE_DOES_NOT_EXIST", client.get_registered_model, "none", text="Registered Model with name=none not found")
@@ -199,7 +198,12 @@ with tempfile.TemporaryDirectory() as tmp:
     assert open(back, "rb").read() == blob
 
 # What is not built says so
-refused("NOT_IMPLEMENTED", client._tracking_client.store._call_endpoint if False else (lambda: mlflow.utils.rest_utils.verify_rest_response(
-    mlflow.utils.rest_utils.http_request(client._tracking_client.store.get_host_creds(), "/api/2.0/mlflow/scorers/list", "GET", max_retries=0), "/x")))
+def scorers():
+    from mlflow.utils.rest_utils import http_request, verify_rest_response
+    creds = client._tracking_client.store.get_host_creds()
+    verify_rest_response(http_request(creds, "/api/3.0/mlflow/scorers/list", "GET", max_retries=0), "/scorers")
+
+
+refused("NOT_IMPLEMENTED", scorers, text="falaj does not have the MLflow endpoint GET /api/3.0/mlflow/scorers/list.")
 client.set_terminated(client.create_run(exp_id).info.run_id, status="KILLED")
 print("DONE", mlflow.__version__)
