@@ -25,6 +25,8 @@ function me(user) {
     server_time: Date.now() * 1000, expires_at: user ? (Date.now() + 43_200_000) * 1000 : null,
   };
 }
+/** A list's rows: the detail without what only the detail has. */
+const rows = (items, ...keys) => page(items.map((item) => Object.fromEntries(Object.entries(item).filter(([key]) => !keys.includes(key)))));
 const user = (request) => /falaj_session=(\w*)/.exec(request.headers.cookie ?? '')?.[1] ?? '';
 
 function answer(method, path, query, name, body) {
@@ -42,7 +44,7 @@ function answer(method, path, query, name, body) {
   const missing = () => problem(404, 'not_found', `${rest.join('/')} does not exist`, 'nothing has this name in project flights', 'check the name in the list');
   switch (kind) {
     case 'models':
-      if (!id) return { body: page(Object.values(models)) };
+      if (!id) return { body: rows(Object.values(models), 'owners', 'created_at', 'version_list', 'timeline', 'alerts', 'last_pipeline') };
       if (!models[id]) return missing();
       return { body: sub === 'telemetry' ? telemetry(query.get('environment') || 'production', Number(query.get('points') || 400)) : models[id] };
     case 'experiments': {
@@ -56,7 +58,7 @@ function answer(method, path, query, name, body) {
       if (id === 'compare') return { body: compare((query.get('ids') ?? '').split(',')) };
       return detail(id) ? { body: detail(id) } : missing();
     case 'datasets':
-      if (!id) return { body: page(Object.values(datasets)) };
+      if (!id) return { body: rows(Object.values(datasets), 'source', 'sql', 'key', 'event_time', 'known_time', 'on_violation', 'residency', 'version_list') };
       if (!datasets[id]) return missing();
       if (sub === 'versions') return datasetVersion(id, Number(sid)) ? { body: datasetVersion(id, Number(sid)) } : missing();
       if (sub === 'quarantine') return { body: tail ? quarantineRows : page(id === 'flights' ? quarantine : []) };
@@ -64,7 +66,7 @@ function answer(method, path, query, name, body) {
     case 'lineage':
       return { body: lineage(query.get('focus') ?? '') };
     case 'changes': {
-      if (!id) return { body: page(changes.filter((c) => !query.get('state') || c.state === query.get('state'))) };
+      if (!id) return { body: rows(changes.filter((c) => !query.get('state') || c.state === query.get('state')), 'reason', 'evidence', 'approvals', 'approval_needed', 'backout', 'events', 'can', 'ledger_seq', 'pipeline_run') };
       const change = changes.find((c) => c.id === id);
       if (!change) return missing();
       if (method === 'POST') {
@@ -76,7 +78,7 @@ function answer(method, path, query, name, body) {
     }
     case 'pipelines': {
       advance();
-      if (!sid && !sub && id === 'runs') return { body: page(pipelines.filter((p) => !query.get('state') || p.state === query.get('state'))) };
+      if (!sid && !sub && id === 'runs') return { body: rows(pipelines.filter((p) => !query.get('state') || p.state === query.get('state')), 'git_commit', 'git_dirty', 'step_list', 'error', 'resumed_from') };
       const run = pipelines.find((p) => p.id === sub);
       return run ? { body: run } : missing();
     }

@@ -1,7 +1,7 @@
 /** Building blocks of the sentences. */
 
-/** Isolates a machine string inside a sentence, so that "delay@3" never reorders Arabic around it. */
-export const iso = (value: string | number | undefined): string => `\u2068${value ?? ''}\u2069`;
+/** Isolates a machine string inside a sentence, left to right, so that "@3" stays itself in Arabic. */
+export const iso = (value: string | number | undefined): string => `\u2066${value ?? ''}\u2069`;
 
 export type Args = Record<string, string | number>;
 
