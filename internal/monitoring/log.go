@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -38,7 +37,7 @@ type LogConfig struct {
 	MaxAge      time.Duration // after which fewer are sealed: 1 hour
 	SyncEvery   time.Duration // the most that a power loss takes: 100 ms
 	Backlog     int           // spool files that may wait for sealing before Record waits: 4
-	Patience    time.Duration // how long Record waits then, before it drops and counts: 2 s
+	Patience    time.Duration // how long Record waits then, before it drops and counts: 30 s; not at all while sealing fails
 }
 
 func (c LogConfig) withDefaults() LogConfig {
@@ -55,7 +54,7 @@ func (c LogConfig) withDefaults() LogConfig {
 		c.Backlog = 4
 	}
 	if c.Patience <= 0 {
-		c.Patience = 2 * time.Second
+		c.Patience = 30 * time.Second
 	}
 	return c
 }
@@ -70,13 +69,15 @@ type Log struct {
 	root  *os.Root
 	seen  func(project, model string, at int64) // told of new event times, under no lock
 
-	dropped atomic.Int64
+	dropped, repeated atomic.Int64
 
 	mu      sync.Mutex // guards all below
 	current *generation
 	waiting []*generation // full, oldest first
-	room    chan struct{} // closed when waiting shrinks
+	failing bool          // the last attempt to seal failed
+	room    chan struct{} // closed when waiting shrinks, or when sealing fails
 	stats   map[statKey]*ReleaseStats
+	again   again
 	closed  bool
 
 	dirty, full chan struct{} // capacity 1: something to sync, something to seal
@@ -100,9 +101,13 @@ func openLog(ctx context.Context, cfg LogConfig, db *store.Store, blobs Blobs, l
 	if err != nil {
 		return nil, fault.Wrap(err, fault.Unavailable, "The folder of the prediction log cannot be opened.", "Check owner and mode of the data directory.")
 	}
-	l := &Log{cfg: cfg, db: db, blobs: blobs, log: log, root: root, seen: seen, room: make(chan struct{}), stats: map[statKey]*ReleaseStats{},
+	l := &Log{cfg: cfg, db: db, blobs: blobs, log: log, root: root, seen: seen, room: make(chan struct{}), stats: map[statKey]*ReleaseStats{}, again: newAgain(),
 		dirty: make(chan struct{}, 1), full: make(chan struct{}, 1), stop: make(chan struct{})}
 	if err := l.recover(ctx); err != nil {
+		root.Close()
+		return nil, err
+	}
+	if err := l.remember(ctx); err != nil {
 		root.Close()
 		return nil, err
 	}
@@ -168,7 +173,7 @@ func poke(c chan struct{}) {
 	}
 }
 
-// Record implements serving.PredictionSink. When it returns nil the predictions outlive this process, and after SyncEvery
+// Record implements serving.PredictionSink. A row of a request that was sent again is not kept twice. When it returns nil the predictions outlive this process, and after SyncEvery
 // a power loss too, or they were counted as dropped: a log that cannot be written must not stop answers.
 func (l *Log) Record(ctx context.Context, predictions []serving.Prediction) error {
 	for len(predictions) > 0 {
@@ -195,21 +200,19 @@ func (l *Log) record(ctx context.Context, rows []serving.Prediction) error {
 	if err := l.awaitRoom(ctx); err != nil {
 		return err
 	}
-	for {
+	l.mu.Lock()
+	all := len(rows)
+	rows, undo := l.again.fresh(rows)
+	l.mu.Unlock()
+	l.repeated.Add(int64(all - len(rows)))
+	if len(rows) == 0 {
+		return nil
+	}
+	if err := l.keepFrame(box, project, rows); err != nil {
 		l.mu.Lock()
-		spool := l.current.id
+		undo()
 		l.mu.Unlock()
-		b, err := frame(box, spool, project, rows)
-		if err != nil {
-			return err
-		}
-		ok, err := l.write(spool, b, rows)
-		if err != nil {
-			return err
-		}
-		if ok {
-			break
-		}
+		return err
 	}
 	poke(l.dirty)
 	if l.seen != nil {
@@ -218,6 +221,21 @@ func (l *Log) record(ctx context.Context, rows []serving.Prediction) error {
 		}
 	}
 	return nil
+}
+
+func (l *Log) keepFrame(box *seal.Box, project string, rows []serving.Prediction) error {
+	for {
+		l.mu.Lock()
+		spool := l.current.id
+		l.mu.Unlock()
+		b, err := frame(box, spool, project, rows)
+		if err != nil {
+			return err
+		}
+		if ok, err := l.write(spool, b, rows); ok || err != nil {
+			return err
+		}
+	}
 }
 
 // write appends the frame unless another file became current since it was made.
@@ -278,10 +296,13 @@ func (l *Log) awaitRoom(ctx context.Context) error {
 	var patience *time.Timer
 	for {
 		l.mu.Lock()
-		behind, room := len(l.waiting) > l.cfg.Backlog, l.room
+		behind, failing, room := len(l.waiting) > l.cfg.Backlog, l.failing, l.room
 		l.mu.Unlock()
 		if !behind {
 			return nil
+		}
+		if failing {
+			return fault.New(fault.Unavailable, "The prediction log cannot seal what it holds.", "")
 		}
 		if patience == nil {
 			patience = time.NewTimer(l.cfg.Patience)
@@ -407,6 +428,10 @@ func (l *Log) drain(ctx context.Context) {
 				return
 			}
 			l.log.Error("predictions could not be sealed; trying again", "spool", g.id, "err", err)
+			l.mu.Lock()
+			l.failing = true
+			l.announceRoom()
+			l.mu.Unlock()
 			select {
 			case <-time.After(wait):
 			case <-l.stop:
@@ -417,12 +442,17 @@ func (l *Log) drain(ctx context.Context) {
 		}
 		wait = time.Second
 		l.mu.Lock()
-		l.waiting = l.waiting[1:]
-		close(l.room)
-		l.room = make(chan struct{})
+		l.waiting, l.failing = l.waiting[1:], false
+		l.announceRoom()
 		l.mu.Unlock()
 		l.remove(g)
 	}
+}
+
+// announceRoom wakes who waits for the sealing; l.mu is held.
+func (l *Log) announceRoom() {
+	close(l.room)
+	l.room = make(chan struct{})
 }
 
 // keep writes a generation's segments: blobs first, then all index rows in one change that also says the spool is done.
@@ -499,132 +529,4 @@ func (l *Log) Close() error {
 		_ = l.root.Remove(l.current.id + spoolSuffix)
 	}
 	return errors.Join(err, l.root.Close())
-}
-
-// Dropped counts predictions that were answered and not logged.
-func (l *Log) Dropped() int64 { return l.dropped.Load() }
-
-// Snapshot copies the counters of every release seen since the start.
-func (l *Log) Snapshot() []ReleaseStats {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	out := make([]ReleaseStats, 0, len(l.stats))
-	for _, st := range l.stats {
-		c := *st
-		c.Latency = Latency{}
-		c.Latency.Merge(&st.Latency)
-		out = append(out, c)
-	}
-	return out
-}
-
-// unsealed gives the rows of a key that are in no segment yet, with the spools they are in: a reader that looks at
-// segments afterwards leaves out those of these spools, so that nothing is seen twice or missed.
-func (l *Log) unsealed(k Key, from, to int64) (rows []serving.Prediction, spools map[string]bool) {
-	l.mu.Lock()
-	var found [][]serving.Prediction
-	spools = map[string]bool{}
-	for i := range len(l.waiting) + 1 {
-		g := l.current
-		if i < len(l.waiting) {
-			g = l.waiting[i]
-		}
-		spools[g.id] = true
-		if gr := g.groups[k]; gr != nil && gr.from < to && gr.to >= from {
-			found = append(found, gr.rows)
-		}
-	}
-	l.mu.Unlock()
-	for _, part := range found {
-		for _, p := range part {
-			if at := p.At.UnixMicro(); at >= from && at < to {
-				rows = append(rows, p)
-			}
-		}
-	}
-	return rows, spools
-}
-
-// Rows gives the predictions of a key with From <= at < To: those of segments in order, then the unsealed.
-func (l *Log) Rows(ctx context.Context, k Key, w Window) ([]serving.Prediction, error) {
-	from, to := w.From.UnixMicro(), w.To.UnixMicro()
-	fresh, spools := l.unsealed(k, from, to)
-	segments, err := l.segments(ctx, k, from, to)
-	if err != nil {
-		return nil, err
-	}
-	var out []serving.Prediction
-	for _, sg := range segments {
-		if spools[sg.spool] {
-			continue
-		}
-		rows, err := l.read(ctx, sg)
-		if err != nil {
-			return nil, err
-		}
-		for _, p := range rows {
-			if at := p.At.UnixMicro(); at >= from && at < to {
-				out = append(out, p)
-			}
-		}
-	}
-	return append(out, fresh...), nil
-}
-
-func (l *Log) read(ctx context.Context, sg segmentRow) ([]serving.Prediction, error) {
-	o, err := l.blobs.Open(ctx, sg.Project, sg.Digest)
-	if err != nil {
-		return nil, err
-	}
-	defer o.Close()
-	b := make([]byte, o.Size())
-	if _, err := io.ReadFull(o, b); err != nil {
-		return nil, err
-	}
-	rows, err := decodeSegment(sg.Key, b)
-	if err != nil {
-		return nil, fault.Wrap(err, fault.Internal, "A segment of the prediction log does not read: "+sg.ID+".", "Run `falaj audit verify` to find what is damaged.")
-	}
-	return rows, nil
-}
-
-// Find gives the predictions with an id or a request id, newest segments first; none is no error.
-func (l *Log) Find(ctx context.Context, project, id string) ([]serving.Prediction, error) {
-	var out []serving.Prediction
-	l.mu.Lock()
-	spools := map[string]bool{}
-	for i := range len(l.waiting) + 1 {
-		g := l.current
-		if i < len(l.waiting) {
-			g = l.waiting[i]
-		}
-		spools[g.id] = true
-		for k, gr := range g.groups {
-			for _, p := range gr.rows {
-				if k.Project == project && (p.ID == id || p.RequestID == id) {
-					out = append(out, p)
-				}
-			}
-		}
-	}
-	l.mu.Unlock()
-	segments, err := l.segments(ctx, Key{Project: project}, math.MinInt64, math.MaxInt64)
-	if err != nil {
-		return nil, err
-	}
-	for i := len(segments) - 1; i >= 0; i-- {
-		if spools[segments[i].spool] || !segments[i].bloom.may(id) {
-			continue
-		}
-		rows, err := l.read(ctx, segments[i])
-		if err != nil {
-			return nil, err
-		}
-		for _, p := range rows {
-			if p.ID == id || p.RequestID == id {
-				out = append(out, p)
-			}
-		}
-	}
-	return out, nil
 }

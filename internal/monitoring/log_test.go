@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 
 	"falaj/internal/blob"
 	"falaj/internal/blob/dir"
+	"falaj/internal/kernel/fault"
 	"falaj/internal/kernel/seal"
 	"falaj/internal/serving"
 	"falaj/internal/store"
@@ -296,12 +299,63 @@ func TestDoomedRecorder(t *testing.T) {
 		return
 	}
 	db, blobs := doomedStore(t, tmp)
-	l, err := openLog(context.Background(), LogConfig{Dir: filepath.Join(tmp, "spool"), SegmentRows: 100}, db, blobs, quiet(), nil)
+	l, err := openLog(context.Background(), LogConfig{Dir: filepath.Join(tmp, "spool"), SegmentRows: 100, Patience: time.Hour}, db, blobs, quiet(), nil)
 	must(t, err)
 	for n := 0; ; n++ {
 		id := fmt.Sprintf("prd_%s_%d", os.Getenv("FALAJ_ROUND"), n)
 		must(t, l.Record(context.Background(), []serving.Prediction{{ID: id, RequestID: id, Project: "flights", Model: "delay", Environment: "production", At: april(time.Duration(n) * time.Second), Features: []float64{1}}}))
+		if l.Dropped() > 0 {
+			t.Fatal("dropped")
+		}
 		fmt.Println("ack " + id)
+	}
+}
+
+func TestARequestSentAgainIsLoggedOnce(t *testing.T) {
+	t.Parallel()
+	db, tmp := storetest.SQLite(t), t.TempDir()
+	blobs := newBlobs(t, db)
+	open := func() *Log { return openTestLog(t, db, blobs, tmp, func(c *LogConfig) { c.SegmentRows = 400 }) }
+	rows, _ := newTraffic(5, 1, 2).make(1000, april(0), 20*time.Hour, 0)
+	for i := range rows { // one request for each 100 rows, as a replay sends a day
+		rows[i].RequestID = fmt.Sprint("day", i/100)
+	}
+	twin := rows[0] // the same question twice in one request is two predictions
+	twin.ID = "twin"
+	first := append([]serving.Prediction{twin}, rows[:100]...)
+	send := func(l *Log, from int, suffix string) {
+		for i := from; i < len(rows); i += 100 {
+			part := slices.Clone(rows[i : i+100])
+			if i == 0 {
+				part = slices.Clone(first)
+			}
+			for j := range part {
+				part[j].ID += suffix // every answer has its own id
+			}
+			must(t, l.Record(t.Context(), part))
+		}
+	}
+	l := open()
+	send(l, 0, "")
+	send(l, 500, "-again")
+	if l.Repeated() != 1500 {
+		t.Fatal(l.Repeated())
+	}
+	must(t, l.Close())
+	l = open() // nothing of it is in memory now: it comes from spool files and segments
+	send(l, 1400, "-after a crash")
+	got, err := l.Rows(t.Context(), flightsKey, everything())
+	must(t, err)
+	if len(got) != len(rows)+1 || l.Repeated() != 600 {
+		t.Fatal(len(got), l.Repeated())
+	}
+	other := slices.Clone(rows[:100])
+	for i := range other {
+		other[i].RequestID = "another"
+	}
+	must(t, l.Record(t.Context(), other))
+	if got, err = l.Rows(t.Context(), flightsKey, everything()); err != nil || len(got) != len(rows)+101 {
+		t.Fatal(len(got), err)
 	}
 }
 
@@ -326,6 +380,42 @@ func TestAFullDiskDropsAndCountsAndRecovers(t *testing.T) {
 	must(t, err)
 	if len(got) != 15 || l.Dropped() != 5 {
 		t.Fatal(len(got), l.Dropped())
+	}
+}
+
+// brokenBlobs is the real store, except that it cannot be written while it is broken.
+type brokenBlobs struct {
+	*blob.Store
+	broken atomic.Bool
+}
+
+func (b *brokenBlobs) Put(ctx context.Context, project string, r io.Reader) (blob.Ref, error) {
+	if b.broken.Load() {
+		return blob.Ref{}, fault.New(fault.Unavailable, "The disk is full.", "")
+	}
+	return b.Store.Put(ctx, project, r)
+}
+
+func TestWhileNothingCanBeSealedAnswersGoOn(t *testing.T) {
+	t.Parallel()
+	db, tmp := storetest.SQLite(t), t.TempDir()
+	blobs := &brokenBlobs{Store: newBlobs(t, db)}
+	blobs.broken.Store(true)
+	l := openTestLog(t, db, blobs, tmp, func(c *LogConfig) { c.SegmentRows, c.Backlog, c.Patience = 100, 2, time.Hour })
+	rows, _ := newTraffic(5, 1, 0).make(1000, april(0), 20*time.Hour, 0)
+	for i := 0; i < len(rows); i += 50 {
+		must(t, l.Record(t.Context(), rows[i:i+50]))
+	}
+	kept := 1000 - int(l.Dropped())
+	if kept < 300 || kept > 400 {
+		t.Fatalf("%d kept", kept)
+	}
+	must(t, l.Close())
+	blobs.broken.Store(false)
+	l = openTestLog(t, db, blobs, tmp, nil)
+	must(t, l.Seal(t.Context()))
+	if got, err := l.Rows(t.Context(), flightsKey, everything()); err != nil || len(got) != kept {
+		t.Fatal(len(got), err)
 	}
 }
 

@@ -76,15 +76,58 @@ type QualityFigures struct {
 	AUC         Figure           `json:"auc"`
 	Brier       Figure           `json:"brier"`
 	LogLoss     Figure           `json:"log_loss"`
+	Variance    Variances        `json:"variance"` // of the three measures over samples of this size
 	BaseRate    Figure           `json:"base_rate"`
 	MeanScore   Figure           `json:"mean_score"`
 	Calibration []CalibrationBin `json:"calibration"`
 }
 
+// Variances of the measures: DeLong's for AUC, the sample's for the mean losses.
+type Variances struct {
+	AUC     Figure `json:"auc"`
+	Brier   Figure `json:"brier"`
+	LogLoss Figure `json:"log_loss"`
+}
+
+// Interval gives the 95 % bounds of a measure.
+func (q QualityFigures) Interval(metric string) (low, high Figure) {
+	v := map[string]Figure{MetricAUC: q.Variance.AUC, MetricBrier: q.Variance.Brier, MetricLogLoss: q.Variance.LogLoss}[metric]
+	value := q.Metric(metric)
+	switch {
+	case !value.Defined():
+		return value, value
+	case !v.Defined():
+		return v, v
+	}
+	half := z95 * math.Sqrt(v.Value)
+	return Number(value.Value - half), Number(value.Value + half)
+}
+
+// variances needs usable rows.
+func variances(rows []Scored) Variances {
+	few := Undefined("too few rows for a variance")
+	out := Variances{AUC: few, Brier: few, LogLoss: few}
+	n := float64(len(rows))
+	for metric, at := range map[string]*Figure{MetricBrier: &out.Brier, MetricLogLoss: &out.LogLoss} {
+		losses := make([]float64, len(rows))
+		for i, r := range rows {
+			losses[i] = rowLoss(metric, r.Score, r.Label)
+		}
+		if v := sampleVariance(losses) / n; finite(v) {
+			*at = Number(v)
+		}
+	}
+	if pos, neg := split(rows); len(pos) > 1 && len(neg) > 1 {
+		_, v10, v01 := placements(pos, neg)
+		out.AUC = Number(sampleVariance(v10)/float64(len(pos)) + sampleVariance(v01)/float64(len(neg)))
+	}
+	return out
+}
+
 // Measure gives all measures of the rows.
 func Measure(rows []Scored) QualityFigures {
 	kept, skip := usable(rows)
-	q := QualityFigures{Rows: len(kept), Skipped: skip, AUC: AUC(kept), Brier: Brier(kept), LogLoss: LogLoss(kept), Calibration: Calibration(kept, 10)}
+	q := QualityFigures{Rows: len(kept), Skipped: skip, AUC: AUC(kept), Brier: Brier(kept), LogLoss: LogLoss(kept), Variance: variances(kept), Calibration: Calibration(kept, 10)}
 	if len(kept) == 0 {
 		q.BaseRate, q.MeanScore = Undefined(whyEmpty), Undefined(whyEmpty)
 		return q

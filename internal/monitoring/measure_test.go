@@ -22,6 +22,9 @@ type golden struct {
 		DeLongA         float64 `json:"delong_auc_a"`
 		DeLongB         float64 `json:"delong_auc_b"`
 		DeLongVariance  float64 `json:"delong_variance"`
+		AUCVarianceA    float64 `json:"auc_variance_a"`
+		BrierVarianceA  float64 `json:"brier_variance_a"`
+		LogLossVarA     float64 `json:"log_loss_variance_a"`
 		BrierA          float64 `json:"brier_a"`
 		LogLossA        float64 `json:"log_loss_a"`
 		BrierVariance   float64 `json:"brier_variance"`
@@ -78,6 +81,12 @@ func TestMeasuresAgreeWithScikitLearn(t *testing.T) {
 		near(t, "auc", q.AUC, g.AUCA)
 		near(t, "brier", q.Brier, g.BrierA)
 		near(t, "log loss", q.LogLoss, g.LogLossA)
+		near(t, "auc's variance", q.Variance.AUC, g.AUCVarianceA)
+		near(t, "brier's variance", q.Variance.Brier, g.BrierVarianceA)
+		near(t, "log loss's variance", q.Variance.LogLoss, g.LogLossVarA)
+		low, high := q.Interval(MetricAUC)
+		near(t, "low", low, g.AUCA-z95*math.Sqrt(g.AUCVarianceA))
+		near(t, "high", high, g.AUCA+z95*math.Sqrt(g.AUCVarianceA))
 		bins := []int{}
 		for _, b := range q.Calibration {
 			bins = append(bins, b.Rows)
@@ -269,8 +278,9 @@ func TestNothingUsableGivesReasonsAndValidJSON(t *testing.T) {
 	}
 	for name, rows := range cases {
 		q := Measure(rows)
-		if q.AUC.Defined() {
-			t.Errorf("%s: AUC %v", name, q.AUC)
+		low, high := q.Interval(MetricAUC)
+		if q.AUC.Defined() || low.Defined() || high.Defined() {
+			t.Errorf("%s: AUC %v [%v, %v]", name, q.AUC, low, high)
 		}
 		pairs := make([]Pair, len(rows))
 		for i, r := range rows {

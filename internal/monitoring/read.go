@@ -62,6 +62,15 @@ func (s *Service) Acknowledge(ctx context.Context, project, alert string) (a Ale
 	return a, err
 }
 
+// LabelsPushed counts the labels pushed for a model so far; one pushed again counts again.
+func (s *Service) LabelsPushed(ctx context.Context, project, model string) (n int64, err error) {
+	err = s.db.View(ctx, func(ctx context.Context, q store.Querier) (err error) {
+		n, err = countLabels(ctx, q, project, model)
+		return err
+	})
+	return n, err
+}
+
 // Predictions gives what was logged under an id or a request id: rows given to the caller first, then shadows.
 func (s *Service) Predictions(ctx context.Context, project, id string) ([]serving.Prediction, error) {
 	out, err := s.log.Find(ctx, project, id)

@@ -67,9 +67,10 @@ func (s *Service) Record(ctx context.Context, predictions []serving.Prediction) 
 // Flush returns when every prediction recorded before lies on the disk.
 func (s *Service) Flush(ctx context.Context) error { return s.log.Flush(ctx) }
 
-// Snapshot and Dropped are the counters for metrics; see Log.
+// Snapshot, Dropped and Repeated are the counters for metrics; see Log.
 func (s *Service) Snapshot() []ReleaseStats { return s.log.Snapshot() }
 func (s *Service) Dropped() int64           { return s.log.Dropped() }
+func (s *Service) Repeated() int64          { return s.log.Repeated() }
 
 // seen notes event time and wakes the evaluation when a new day begins.
 func (s *Service) seen(project, model string, at int64) {

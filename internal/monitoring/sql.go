@@ -67,6 +67,26 @@ WHERE project = $1 AND ($2 = '' OR model = $2) AND ($3 = '' OR environment = $3)
 	return out, err
 }
 
+// lastSegments lists the n that were sealed last, newest first, with what reading them needs.
+func (l *Log) lastSegments(ctx context.Context, n int) (out []segmentRow, err error) {
+	err = l.db.View(ctx, func(ctx context.Context, q store.Querier) error {
+		rows, err := q.Query(ctx, `SELECT id, project, model, environment, row_count, digest FROM prediction_segments ORDER BY id DESC LIMIT $1`, n)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var r segmentRow
+			if err := rows.Scan(&r.ID, &r.Project, &r.Model, &r.Environment, &r.Rows, &r.Digest); err != nil {
+				return err
+			}
+			out = append(out, r)
+		}
+		return rows.Err()
+	})
+	return out, err
+}
+
 // The kinds of watermarks.
 const (
 	markEvent = "event"
@@ -257,6 +277,12 @@ func selectLabels(ctx context.Context, q store.Querier, project, model string, f
 		out = append(out, b)
 	}
 	return out, rows.Err()
+}
+
+// countLabels sums the labels pushed for a model; a label pushed again counts again.
+func countLabels(ctx context.Context, q store.Querier, project, model string) (n int64, err error) {
+	err = q.QueryRow(ctx, `SELECT COALESCE(SUM(row_count), 0) FROM label_batches WHERE project = $1 AND model = $2`, project, model).Scan(&n)
+	return n, err
 }
 
 var errDamagedLabels = errors.New("a batch of labels is damaged")

@@ -21,7 +21,7 @@ def delong(a, b, y):
     v10 = np.cov(np.vstack([out[0][1], out[1][1]]))
     v01 = np.cov(np.vstack([out[0][2], out[1][2]]))
     s = v10 / pos.sum() + v01 / neg.sum()
-    return out[0][0], out[1][0], float(s[0, 0] + s[1, 1] - 2 * s[0, 1])
+    return out[0][0], out[1][0], float(s[0, 0] + s[1, 1] - 2 * s[0, 1]), float(s[0, 0])
 
 
 def paired(la, lb):
@@ -44,14 +44,15 @@ for n, rate, decimals in ((12, 0.5, 1), (200, 0.3, 2), (500, 0.22, 6)):
     base = rng.normal(size=n) + y
     a = np.clip(np.round(1 / (1 + np.exp(-(base + rng.normal(size=n)))), decimals), 0, 1)
     b = np.clip(np.round(1 / (1 + np.exp(-(base + 0.5 * rng.normal(size=n)))), decimals), 0, 1)
-    auc_a, auc_b, var = delong(a, b, y)
+    auc_a, auc_b, var, var_a = delong(a, b, y)
     la = np.where(y == 1, -np.log(np.clip(a, 2**-52, 1 - 2**-52)), -np.log(1 - np.clip(a, 2**-52, 1 - 2**-52)))
     lb = np.where(y == 1, -np.log(np.clip(b, 2**-52, 1 - 2**-52)), -np.log(1 - np.clip(b, 2**-52, 1 - 2**-52)))
     bins = np.clip(np.ceil(a * 10).astype(int) - 1, 0, 9)
     scores.append({
         "label": y.tolist(), "a": a.tolist(), "b": b.tolist(),
         "auc_a": float(roc_auc_score(y, a)), "auc_b": float(roc_auc_score(y, b)),
-        "delong_auc_a": float(auc_a), "delong_auc_b": float(auc_b), "delong_variance": var,
+        "delong_auc_a": float(auc_a), "delong_auc_b": float(auc_b), "delong_variance": var, "auc_variance_a": var_a,
+        "brier_variance_a": float(((a - y) ** 2).var(ddof=1) / n), "log_loss_variance_a": float(la.var(ddof=1) / n),
         "brier_a": float(brier_score_loss(y, a)), "log_loss_a": float(log_loss(y, a)),
         "brier_variance": paired((a - y) ** 2, (b - y) ** 2), "log_loss_variance": paired(la, lb),
         "calibration_rows": np.bincount(bins, minlength=10).tolist(),
