@@ -82,13 +82,8 @@ type TestResult struct {
 	Message    string  `json:"message"`
 }
 
-// Ref points at a thing that a page can show.
-type Ref struct {
-	Kind    string `json:"kind"`
-	ID      string `json:"id"`
-	Version *int64 `json:"version"`
-	Parent  string `json:"parent"`
-}
+// Ref is what a page can show.
+type Ref = note.Ref
 
 // Evidence is the outcome of one gate, kept with the change for ever. Nil numbers are unknown.
 type Evidence struct {

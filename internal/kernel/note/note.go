@@ -14,6 +14,15 @@ type Note struct {
 	Text string         `json:"text"`
 }
 
+// Ref points at a thing that a page can show: a model, run, dataset_version, change ... Parent is its container where the
+// id alone does not name it.
+type Ref struct {
+	Kind    string `json:"kind"`
+	ID      string `json:"id"`
+	Version *int64 `json:"version"`
+	Parent  string `json:"parent"`
+}
+
 // New makes a note. The text is English with {name} for arguments; args alternate name and value.
 func New(code, text string, args ...any) Note {
 	n := Note{Code: code, Args: map[string]any{}, Text: text}

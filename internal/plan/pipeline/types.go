@@ -106,12 +106,7 @@ type Run struct {
 }
 
 // Ref points at an input or output of a step.
-type Ref struct {
-	Kind    string `json:"kind"` // dataset_version, training_set, run, model_version, release, change, source
-	ID      string `json:"id"`
-	Version *int64 `json:"version"`
-	Parent  string `json:"parent"`
-}
+type Ref = note.Ref
 
 // Step is one step of a run.
 type Step struct {
