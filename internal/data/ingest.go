@@ -323,6 +323,17 @@ func (w *work) commit(ctx context.Context, key string) (*Version, error) {
 		return nil, err
 	}
 	v.Profile = profile
+	switch {
+	case spec.Derive == "":
+	case w.base != nil && w.base.Lineage != nil:
+		v.Lineage = w.base.Lineage
+	default:
+		bound, err := w.s.engine.Columns(ctx, ColumnsJob{Dir: w.room.Dir, SQL: spec.Derive, Ref: spec.DeriveRef, Inputs: map[string]Input{"source": {Columns: w.source}}})
+		if err != nil {
+			return nil, err
+		}
+		v.Lineage = bound.From
+	}
 	return w.s.publish(ctx, v, w.prev, w.base, key, func(ctx context.Context, tx *store.Tx) error {
 		for _, f := range w.added {
 			if err := putIngest(ctx, tx, w.project, spec.Name, w.def.generation, f, Accepted, v.N); err != nil {

@@ -188,6 +188,9 @@ func TestFlightsBecomeVersions(t *testing.T) {
 		if !rep.New || v.N != 1 || v.Rows != 580 || len(v.Files) != 2 || len(v.Sources) != 2 || v.PutAside != 0 || v.Periods["2013-02"] != 280 || v.By != "user:amal" || len(rep.Asides) != 0 {
 			t.Errorf("version %+v", v)
 		}
+		if d := cmp.Diff([]string{"source.day", "source.month", "source.sched", "source.year"}, v.Lineage["sched_dep_at"]); d != "" {
+			t.Errorf("lineage (-want +got) %s", d)
+		}
 		if len(said) != 3 {
 			t.Errorf("progress %q", said)
 		}

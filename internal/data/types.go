@@ -90,7 +90,7 @@ type Version struct {
 	TableID    string              `json:"table_id"`
 	Snapshot   int64               `json:"snapshot,string"` // too large for JavaScript's numbers
 	Location   string              `json:"location"`
-	Lineage    map[string][]string `json:"lineage,omitempty"` // of an sql dataset: input columns of each column
+	Lineage    map[string][]string `json:"lineage,omitempty"` // input columns of each column, "flights.origin" or "source.origin"
 	Created    time.Time           `json:"created"`
 	By         string              `json:"by"`
 	Profile    *Profile            `json:"profile,omitempty"`

@@ -236,6 +236,31 @@ func TestLostChildren(t *testing.T) {
 	})
 }
 
+// A full disk stops the job with words, and leaves no half file that could be taken for a whole one.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t, func(c *duckdb.Config) { c.FileBytes = 1 << 20 })
+	r := newRoom(t, e)
+	_, err := e.Transform(t.Context(), data.TransformJob{Dir: r.Dir, SQL: "SELECT md5(i::VARCHAR) AS h FROM range(300000) g(i)", Out: r.Path("big.parquet")})
+	wantFault(t, err, fault.Unavailable, "nothing of it is kept")
+}
+
+func FuzzReadFrame(f *testing.F) {
+	var buf bytes.Buffer
+	if err := duckdb.WriteFrame(&buf, duckdb.Request{Op: "query", Job: json.RawMessage(`{}`)}); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(buf.Bytes())
+	f.Add([]byte{0, 0, 0, 2, '{', '}'})
+	f.Add([]byte{255, 255})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var req duckdb.Request
+		if err := duckdb.ReadFrame(bytes.NewReader(b), &req); err == nil && len(b) < 6 {
+			t.Errorf("%q was read as a frame", b)
+		}
+	})
+}
+
 // doomed is a server that starts a long job and is then killed.
 func doomed(scratch string) {
 	e, err := duckdb.New(duckdb.Config{Scratch: scratch})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -236,6 +237,7 @@ func TestMalformed(t *testing.T) {
 		words []string
 	}{
 		{"key", func(j *data.IngestJob) { j.Key = []string{"nokey"} }, []string{"names column nokey", "a, b"}},
+		{"case", func(j *data.IngestJob) { j.Contract.Columns = map[string]data.Rule{"B": {NotNull: true}} }, []string{"names column B, and it is called b"}},
 		{"time", func(j *data.IngestJob) { j.Time.Event = "a" }, []string{"Column a is BIGINT", "timestamp or a date"}},
 		{"min of text", func(j *data.IngestJob) { j.Contract.Columns = map[string]data.Rule{"b": {Min: num(1)}} }, []string{"Column b is VARCHAR", "numbers"}},
 	} {
@@ -319,6 +321,18 @@ func TestProfile(t *testing.T) {
 	}
 	if len(c.Edges) != 1 || c.Counts[0] != 1000 || c.Counts[1] != 0 || *c.SD != 0 {
 		t.Errorf("c: %+v", c)
+	}
+	// A column of many values is described another way, to the same figures.
+	big, err := e.Transform(t.Context(), data.TransformJob{Dir: r.Dir, Out: r.Path("b.parquet"), Profile: true, SQL: `SELECT i / 7 AS many, (i // 100) / 7 AS few, i AS n FROM range(100000) g(i)`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	many := big.Profile.Column("many")
+	if len(many.Grid) != 51 || math.Abs(many.Grid[25]-99999.0/2/7) > 1e-9 || *many.Min != 0 || *many.Max != 99999.0/7 || math.Abs(*many.Mean-99999.0/2/7) > 1e-6 || math.Abs(*many.SD-4123.9511) > 1e-3 || len(many.Counts) != 50 || many.Counts[7] != 2000 {
+		t.Errorf("many: %+v, mean %v, sd %v", many, *many.Mean, *many.SD)
+	}
+	if few := big.Profile.Column("few"); few.Distinct != 1000 || few.Grid[50] != 999.0/7 {
+		t.Errorf("few: %+v", few)
 	}
 	// Another month on the bins of the first.
 	moved := r.Path("m.parquet")

@@ -28,6 +28,7 @@ func confine(l duckdb.Limits) error {
 			return fault.Wrap(err, fault.Unavailable, "The data engine could not set its limits.", "See `falaj doctor`.")
 		}
 	}
+	_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, 5) // predictions go first
 	// When the machine runs out of memory the kernel should take this process, not the server. Best effort.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0o600)
 	return nil

@@ -49,8 +49,11 @@ func required(cols []data.Column, j data.IngestJob) error {
 	}
 	var missing []string
 	for name := range need {
-		if _, ok := find(cols, name); !ok {
+		c, ok := find(cols, name)
+		if !ok {
 			missing = append(missing, name)
+		} else if c.Name != name { // rules go by name: a rule that applies to nothing would be worse than none
+			return fault.New(fault.Invalid, fmt.Sprintf("%s: the definition names column %s, and it is called %s.", j.Name, name, c.Name), "Spell it as the data does.").At(need[name])
 		}
 	}
 	if missing != nil {

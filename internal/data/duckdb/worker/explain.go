@@ -46,13 +46,10 @@ func (s *session) explain(err error, ref string) error {
 	switch kind {
 	case "Parser", "Binder", "Catalog", "Not implemented", "Conversion", "Out of Range", "Invalid Input", "Mismatch Type", "Divide by Zero", "Constraint", "Syntax":
 		where := what
-		if m := lineAt.FindStringSubmatch(text); m != nil {
+		var moved shifted // else the line is one of the worker's own text
+		if m := lineAt.FindStringSubmatch(text); m != nil && errors.As(err, &moved) {
 			n, _ := strconv.Atoi(m[1])
-			var moved shifted
-			if errors.As(err, &moved) {
-				n -= moved.by
-			}
-			where = fmt.Sprintf("%s, line %d", what, max(n, 1))
+			where = fmt.Sprintf("%s, line %d", what, max(n-moved.by, 1))
 		}
 		next := "Correct the SQL; it is DuckDB's dialect."
 		if m := suggested.FindStringSubmatch(text); m != nil && m[2] != "" {

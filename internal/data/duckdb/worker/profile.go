@@ -43,99 +43,177 @@ func number(c data.Column) (expr, kind string) {
 	return "", data.KindOther
 }
 
+// fewValues is the number of distinct values up to which a column is described from its values and their counts, which
+// is exact and far cheaper than DuckDB's own quantiles (0.1 against 3.6 CPU s for the flights). Beyond, it is sorted.
+const fewValues = 10_000
+
 // profile describes the columns of a table expression. With against, bins and top values are those of that profile.
 func (s *session) profile(ctx context.Context, from string, cols []data.Column, against *data.Profile) (*data.Profile, error) {
 	p := &data.Profile{Columns: make([]data.ColumnProfile, len(cols))}
-	grid := make([]string, data.GridSize+1)
-	for i := range grid {
-		grid[i] = strconv.FormatFloat(float64(i)/data.GridSize, 'g', -1, 64)
-	}
 	asks := []string{"count(*)"}
 	for i, c := range cols {
-		col, expr, cp := ident(c.Name), "", &p.Columns[i]
+		col, cp := ident(c.Name), &p.Columns[i]
 		cp.Name, cp.Type = c.Name, c.Type
-		expr, cp.Kind = number(c)
-		asks = append(asks, "count("+col+")", "approx_count_distinct("+col+")")
-		if expr != "" {
-			asks = append(asks, "count("+expr+")", "min("+expr+")", "max("+expr+")", "avg("+expr+")",
-				"CASE WHEN count("+expr+") > 1 THEN stddev_samp("+expr+") END", "quantile_cont("+expr+", ["+strings.Join(grid, ", ")+"])")
+		expr, kind := number(c)
+		if cp.Kind = kind; expr == "" {
+			expr = col
 		}
+		asks = append(asks, "count("+col+")", "count("+expr+")", "approx_count_distinct("+col+")")
 	}
-	row, err := s.row(ctx, "SELECT "+strings.Join(asks, ", ")+" FROM "+from)
+	row, err := s.ints(ctx, "SELECT "+strings.Join(asks, ", ")+" FROM "+from)
 	if err != nil {
 		return nil, err
 	}
-	next := func() any { v := row[0]; row = row[1:]; return v }
-	p.Rows = whole(next())
-	for i := range p.Columns {
-		cp := &p.Columns[i]
-		there := whole(next())
-		cp.Nulls, cp.Distinct = p.Rows-there, whole(next())
-		if cp.Kind == data.KindNumber || cp.Kind == data.KindTime {
-			cp.NaNs = there - whole(next())
-			cp.Min, cp.Max, cp.Mean, cp.SD = real(next()), real(next()), real(next()), real(next())
-			if q, _ := next().([]any); q != nil {
-				for _, v := range q {
-					if f := real(v); f != nil {
-						cp.Grid = append(cp.Grid, *f)
-					}
-				}
-			}
-			if a := against.Column(cp.Name); a != nil && a.Kind == cp.Kind {
-				cp.Edges = a.Edges
-			} else if len(cp.Grid) > 2 {
-				cp.Edges = slices.Compact(slices.Clone(cp.Grid[1 : len(cp.Grid)-1]))
-			}
-		}
-	}
-	if err := s.bins(ctx, from, cols, p); err != nil {
-		return nil, err
-	}
+	p.Rows = row[0]
 	for i, c := range cols {
-		cp := &p.Columns[i]
-		if cp.Kind == data.KindText || cp.Kind == data.KindBool {
-			if err := s.top(ctx, from, c, cp, p.Rows, against.Column(cp.Name)); err != nil {
-				return nil, err
+		cp, old := &p.Columns[i], against.Column(c.Name)
+		there, finite := row[1+3*i], row[2+3*i]
+		cp.Nulls, cp.NaNs, cp.Distinct = p.Rows-there, there-finite, min(row[3+3*i], there)
+		if old != nil && old.Kind != cp.Kind {
+			old = nil
+		}
+		switch {
+		case cp.Kind == data.KindText, cp.Kind == data.KindBool:
+			err = s.top(ctx, from, c, cp, p.Rows, old)
+		case cp.Kind == data.KindOther:
+		case finite == 0:
+			if old != nil && old.Edges != nil {
+				cp.Edges, cp.Counts = old.Edges, make([]int64, len(old.Edges)+1)
 			}
+		case cp.Distinct <= fewValues:
+			err = s.counted(ctx, from, c, cp, old)
+		default:
+			err = s.sorted(ctx, from, c, cp, finite, old)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	return p, nil
 }
 
-// bins counts every number and time column on its edges, in one pass.
-func (s *session) bins(ctx context.Context, from string, cols []data.Column, p *data.Profile) error {
-	var asks []string
-	var which []int
-	for i, c := range cols {
-		if len(p.Columns[i].Edges) == 0 {
-			continue
-		}
-		edges := make([]string, 0, len(p.Columns[i].Edges)+1)
-		for _, e := range p.Columns[i].Edges {
-			edges = append(edges, strconv.FormatFloat(e, 'g', -1, 64)+"::DOUBLE")
-		}
-		expr, _ := number(c)
-		asks = append(asks, fmt.Sprintf("map_values(histogram(%s, [%s, 'infinity'::DOUBLE]))", expr, strings.Join(edges, ", ")))
-		which = append(which, i)
+// gridAt gives, for n sorted values, the place of step i of the grid: between value lo and the one after it.
+func gridAt(i int, n int64) (lo int64, frac float64) {
+	at := float64(i) / data.GridSize * float64(n-1)
+	lo = int64(math.Floor(at))
+	return lo, at - float64(lo)
+}
+
+// cuts are the edges of a grid: its inner values, each once.
+func cuts(grid []float64, old *data.ColumnProfile) []float64 {
+	if old != nil && old.Edges != nil {
+		return old.Edges
 	}
-	if asks == nil {
-		return nil
-	}
-	row, err := s.row(ctx, "SELECT "+strings.Join(asks, ", ")+" FROM "+from)
-	if err != nil {
+	return slices.Compact(slices.Clone(grid[1 : len(grid)-1]))
+}
+
+// counted describes a column from its distinct values.
+func (s *session) counted(ctx context.Context, from string, c data.Column, cp *data.ColumnProfile, old *data.ColumnProfile) error {
+	expr, _ := number(c)
+	var values []float64
+	var upTo []int64 // rows up to and with values[i]
+	var n int64
+	sum := 0.0
+	err := s.each(ctx, fmt.Sprintf("SELECT %s AS v, count(*) FROM %s WHERE v IS NOT NULL GROUP BY v ORDER BY v", expr, from), func(row []any) {
+		v, _ := row[0].(float64)
+		k := whole(row[1])
+		n += k
+		sum += v * float64(k)
+		values, upTo = append(values, v), append(upTo, n)
+	})
+	if err != nil || n == 0 {
 		return err
 	}
-	for k, i := range which {
-		cp := &p.Columns[i]
-		cp.Counts = make([]int64, len(cp.Edges)+1)
-		counts, _ := row[k].([]any)
-		for b := range counts {
-			if b < len(cp.Counts) {
-				cp.Counts[b] = whole(counts[b])
+	value := func(at int64) float64 {
+		i, _ := slices.BinarySearch(upTo, at+1)
+		return values[i]
+	}
+	for i := range data.GridSize + 1 {
+		lo, frac := gridAt(i, n)
+		v := value(lo)
+		if frac > 0 {
+			v += frac * (value(lo+1) - v)
+		}
+		cp.Grid = append(cp.Grid, v)
+	}
+	mean, off := sum/float64(n), 0.0
+	cp.Edges = cuts(cp.Grid, old)
+	cp.Counts = make([]int64, len(cp.Edges)+1)
+	before := int64(0)
+	for i, v := range values {
+		k := upTo[i] - before
+		before = upTo[i]
+		off += float64(k) * (v - mean) * (v - mean)
+		bin, _ := slices.BinarySearch(cp.Edges, v) // the first edge at or above v
+		cp.Counts[bin] += k
+	}
+	cp.Distinct = int64(len(values))
+	cp.Min, cp.Max, cp.Mean = real(values[0]), real(values[len(values)-1]), real(twelve(mean))
+	if n > 1 {
+		cp.SD = real(twelve(math.Sqrt(off / float64(n-1))))
+	}
+	return nil
+}
+
+// sorted describes a column of many distinct values.
+func (s *session) sorted(ctx context.Context, from string, c data.Column, cp *data.ColumnProfile, n int64, old *data.ColumnProfile) error {
+	expr, _ := number(c)
+	places := map[int64]float64{}
+	var list []string
+	for i := range data.GridSize + 1 {
+		lo, _ := gridAt(i, n)
+		for _, at := range []int64{lo, min(lo+1, n-1)} {
+			if _, ok := places[at]; !ok {
+				places[at] = 0
+				list = append(list, strconv.FormatInt(at, 10))
 			}
 		}
 	}
+	err := s.each(ctx, fmt.Sprintf("SELECT r, v FROM (SELECT v, row_number() OVER (ORDER BY v) - 1 AS r FROM (SELECT %s AS v FROM %s) WHERE v IS NOT NULL) WHERE r IN (%s)",
+		expr, from, strings.Join(list, ", ")), func(row []any) { places[whole(row[0])], _ = row[1].(float64) })
+	if err != nil {
+		return err
+	}
+	for i := range data.GridSize + 1 {
+		lo, frac := gridAt(i, n)
+		v := places[lo]
+		if frac > 0 {
+			v += frac * (places[lo+1] - v)
+		}
+		cp.Grid = append(cp.Grid, v)
+	}
+	cp.Edges = cuts(cp.Grid, old)
+	edges := make([]string, len(cp.Edges))
+	for i, e := range cp.Edges {
+		edges[i] = strconv.FormatFloat(e, 'g', -1, 64) + "::DOUBLE"
+	}
+	row, err := s.row(ctx, fmt.Sprintf("SELECT avg(%s), stddev_samp(%s), map_values(histogram(%s, [%s])) FROM %s", expr, expr, expr, strings.Join(append(edges, "'infinity'::DOUBLE"), ", "), from))
+	if err != nil {
+		return err
+	}
+	cp.Min, cp.Max = real(cp.Grid[0]), real(cp.Grid[data.GridSize])
+	if m, ok := row[0].(float64); ok {
+		cp.Mean = real(twelve(m))
+	}
+	if sd, ok := row[1].(float64); ok {
+		cp.SD = real(twelve(sd))
+	}
+	cp.Counts = make([]int64, len(cp.Edges)+1)
+	counts, _ := row[2].([]any)
+	for b := range min(len(counts), len(cp.Counts)) {
+		cp.Counts[b] = whole(counts[b])
+	}
 	return nil
+}
+
+// twelve rounds to twelve significant digits: the last ones depend on the order in which threads add up, and equal
+// content should have an equal profile.
+func twelve(v float64) float64 {
+	r, err := strconv.ParseFloat(strconv.FormatFloat(v, 'g', 12, 64), 64)
+	if err != nil {
+		return v
+	}
+	return r
 }
 
 // top counts the most frequent values of a text or boolean column, or those that against lists.
