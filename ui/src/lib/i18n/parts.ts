@@ -5,7 +5,13 @@ export const iso = (value: string | number | undefined): string => `\u2066${valu
 
 export type Args = Record<string, string | number>;
 
-export function number(locale: string, value: string | number | undefined, digits = 3): string {
+/** Formats are dear to make and cheap to use: one per language and kind. */
+const formats = new Map<string, Intl.NumberFormat>();
+export function number(locale: string, value: string | number | undefined): string {
   if (typeof value !== 'number') return iso(value);
-  return new Intl.NumberFormat(locale, Number.isInteger(value) ? {} : { maximumSignificantDigits: digits }).format(value);
+  const whole = Number.isInteger(value);
+  const key = locale + whole;
+  let format = formats.get(key);
+  if (!format) formats.set(key, (format = new Intl.NumberFormat(locale, whole ? {} : { maximumSignificantDigits: 3 })));
+  return format.format(value);
 }
