@@ -108,8 +108,12 @@ func stamp(n int) string { return "TIMESTAMPTZ '" + sec(n).Format("2006-01-02 15
 // fill makes a view table with late, unordered and equal times, and a spine that asks at every kind of instant.
 func (s *stage) fill(rng *rand.Rand) {
 	var facts, spine []string
+	instants := []int{300, 310} // the ends of windows, and the edges of visibility and ttl
+	facts = append(facts, "('EWR', 0, "+stamp(300)+", "+stamp(300)+", 1.5, 1)", "('EWR', 1, "+stamp(300)+", "+stamp(310)+", 2.5, 1)")
+	s.known += 2
 	for range 300 {
 		event := rng.IntN(1000)
+		instants = append(instants, event-1, event, event+300, event+301)
 		known := stamp(event + rng.IntN(3)*rng.IntN(400) - rng.IntN(2)*50)
 		if rng.IntN(15) == 0 {
 			known = "NULL"
@@ -123,7 +127,11 @@ func (s *stage) fill(rng *rand.Rand) {
 		facts = append(facts, fmt.Sprintf("('%s', %d, %s, %s, %s, %d)", []string{"EWR", "JFK"}[rng.IntN(2)], rng.IntN(2), stamp(event), known, value, rng.IntN(5)))
 	}
 	for i := range 200 {
-		spine = append(spine, fmt.Sprintf("(%d, '%s', %d, %s, %s, %d.5, %d)", i, []string{"EWR", "JFK", "LGA"}[rng.IntN(3)], rng.IntN(2), stamp(rng.IntN(1400)),
+		at := rng.IntN(1400)
+		if i%2 == 0 {
+			at = instants[rng.IntN(len(instants))]
+		}
+		spine = append(spine, fmt.Sprintf("(%d, '%s', %d, %s, %s, %d.5, %d)", i, []string{"EWR", "JFK", "LGA"}[rng.IntN(3)], rng.IntN(2), stamp(at),
 			[]string{"'UA'", "'AA'", "'XX'", "NULL"}[rng.IntN(4)], rng.IntN(3000), rng.IntN(2)))
 	}
 	s.data.sql["facts"] = "SELECT * FROM (VALUES " + strings.Join(facts, ", ") + ") AS t(origin, gate, \"at\", known_at, delay, busy)"
@@ -171,12 +179,20 @@ func TestTrainingAndServingAreGivenTheSame(t *testing.T) {
 			t.Fatalf("a window of the spine: %+v %v", part, err)
 		}
 
+		var rows int64
 		for i, w := range []features.Window{{To: sec(300)}, {From: sec(300), To: sec(310)}, {From: sec(310), To: sec(5000)}} {
 			for _, v := range []string{"delays", "forever"} {
-				if _, err := s.Materialize(ctx, "flights", v, w, fmt.Sprint("w", i)); err != nil {
+				m, err := s.Materialize(ctx, "flights", v, w, fmt.Sprint("w", i))
+				if err != nil {
 					t.Fatal(err)
 				}
+				if v == "delays" {
+					rows += m.Rows
+				}
 			}
+		}
+		if rows != s.known {
+			t.Fatalf("the windows put %d rows online, %d are ever known", rows, s.known)
 		}
 		p, err := s.ParityOfSpine(ctx, "flights", spineSQL, "delay_v1", features.TrainingSetRequest{}, 150)
 		if err != nil || !p.Passed || p.Rows != 150 || p.Values != 150*7 {
@@ -461,6 +477,59 @@ func (s *stage) engineScratch(t *testing.T) string {
 	}
 	defer r.Close()
 	return filepath.Dir(r.Dir)
+}
+
+// between is the real store with something that happens between its answer and the caller's use of it.
+type between struct {
+	features.OnlineStore
+	then func()
+}
+
+func (b *between) At(ctx context.Context, table string, asks []features.Ask) ([]features.Found, error) {
+	found, err := b.OnlineStore.At(ctx, table, asks)
+	if then := b.then; then != nil {
+		b.then = nil
+		then()
+	}
+	return found, err
+}
+
+func TestAReadThatAWriteOvertakesIsNotKept(t *testing.T) {
+	t.Parallel()
+	s, ctx := newStage(t, storetest.SQLite(t)), storetest.As("replay")
+	b := &between{OnlineStore: s.online}
+	s.Service = features.New(s.db, s.blobs, s.data, s.engine, b)
+	views, services := definitions()
+	if _, err := s.Define(ctx, "flights", views, services); err != nil {
+		t.Fatal(err)
+	}
+	push := func(event int, v float64) {
+		t.Helper()
+		if err := s.Push(ctx, "flights", "forever", []features.PushRow{{Entity: map[string]any{"origin": "EWR"}, Event: sec(event), Values: map[string]any{"twice": v}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask := func() float64 {
+		return s.vector(t, ctx, map[string]any{"origin": "EWR", "gate": 0.0}, sec(100)).Values[5]
+	}
+	push(1, 1)
+	b.then = func() { b.then = func() { push(2, 2) } } // the first view's read, then the second's
+	if got := ask(); got != 1 {
+		t.Fatalf("%v before the write", got)
+	}
+	if got := ask(); got != 2 {
+		t.Fatalf("%v after the write", got)
+	}
+	push(200, 3) // of the future: the answer holds until then
+	if got := ask(); got != 2 {
+		t.Fatal(got)
+	}
+	if got := s.vector(t, ctx, map[string]any{"origin": "EWR", "gate": 0.0}, sec(200)).Values[5]; got != 3 {
+		t.Fatal(got)
+	}
+	if got := ask(); got != 2 {
+		t.Fatalf("%v when asked about the past again", got)
+	}
 }
 
 func TestMovedValuesDoNotOpen(t *testing.T) {

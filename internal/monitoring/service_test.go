@@ -99,6 +99,11 @@ func TestAWorseChampionRaisesOneAlertWhenItsLabelsAreIn(t *testing.T) {
 		}
 		must(t, r.PushLabels(storetest.As("replay"), "flights", "delay", labels[1200:]))
 		must(t, r.PushLabels(storetest.As("replay"), "flights", "delay", labels[:300])) // a retry: counts once
+		must(t, r.Advance(storetest.As("replay"), "flights", april(fortnight+24*time.Hour-time.Microsecond)))
+		must(t, r.Evaluate(t.Context(), "flights", "delay"))
+		if w, err := r.Quality(t.Context(), flightsKey, 10); err != nil || len(w) != 0 {
+			t.Fatalf("judged before labels_after is over: %+v %v", w, err)
+		}
 		must(t, r.Advance(storetest.As("replay"), "flights", april(fortnight+24*time.Hour)))
 		must(t, r.Evaluate(t.Context(), "flights", "delay"))
 		must(t, r.Evaluate(t.Context(), "", ""))
@@ -133,6 +138,12 @@ func TestAWorseChampionRaisesOneAlertWhenItsLabelsAreIn(t *testing.T) {
 		}
 		if r.events(t, QualityDegraded) != 1 || r.events(t, "quality.measured") != 1 {
 			t.Fatal("events are not exactly one")
+		}
+		twin := alerts[0]
+		twin.ID = "alr_twin"
+		must(t, r.raise(storetest.As("system:monitoring"), twin))
+		if all, err := r.Alerts(t.Context(), flightsKey, "", 10); err != nil || len(all) != 1 || r.events(t, QualityDegraded) != 1 {
+			t.Fatalf("the same window raises twice: %+v %v", all, err)
 		}
 		nw, err := r.NewestLabelledWindow(t.Context(), flightsKey)
 		if err != nil || nw != w.Window {
@@ -173,6 +184,32 @@ func TestAWorseChallengerRaisesNothing(t *testing.T) {
 	if len(ws) != 1 || ws[0].Verdict != VerdictOK || ws[0].Gap.Upper.Value > 0 || r.events(t, QualityDegraded) != 0 {
 		t.Fatalf("%+v", ws)
 	}
+}
+
+// A challenger that looks better by more than the gap, but not beyond chance, raises nothing.
+func TestALeadWithinChanceRaisesNothing(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(100) {
+		rows, labels := newTraffic(seed, 2, 2.2).make(300, april(0), fortnight, 0)
+		var pairs []Pair
+		for i, l := range labels {
+			pairs = append(pairs, Pair{rows[2*i].Output[0], rows[2*i+1].Output[0], l.Value})
+		}
+		if g := Compare(MetricAUC, pairs); g.Diff.Value < 0.02 || g.Lower.Value > 0.005 {
+			continue
+		}
+		r := newRoom(t, storetest.SQLite(t))
+		r.monitor(t)
+		r.push(t, rows, labels)
+		must(t, r.Advance(storetest.As("replay"), "flights", april(2*fortnight)))
+		must(t, r.Evaluate(t.Context(), "flights", "delay"))
+		ws, err := r.Quality(t.Context(), flightsKey, 1)
+		if err != nil || len(ws) != 1 || ws[0].Verdict != VerdictOK || ws[0].Gap.Diff.Value < 0.02 {
+			t.Fatalf("%+v %v", ws, err)
+		}
+		return
+	}
+	t.Fatal("no seed makes such a lead")
 }
 
 func TestWindowsWithoutChallengerOrLabelsSaySo(t *testing.T) {
@@ -490,4 +527,26 @@ func TestWindowsAlignToMondays(t *testing.T) {
 			t.Errorf("%s in %s: %s, want %s", c.at, c.width, w.From, c.from)
 		}
 	}
+}
+
+// The year of flights again: 250,000 flights with a shadow, labels by day, some twenty windows judged on the way.
+func BenchmarkJudgeTheYear(b *testing.B) {
+	db := storetest.SQLite(b)
+	s, err := New(context.Background(), Config{Store: db, Blobs: newBlobs(b, db), Slog: quiet(), Log: LogConfig{Dir: b.TempDir()}})
+	must(b, err)
+	defer s.Close()
+	_, err = s.SetMonitor(storetest.As("system:plan"), flightsKey, Monitor{})
+	must(b, err)
+	tr := newTraffic(1, 1.5, 2)
+	for b.Loop() {
+		for day := range 275 {
+			rows, labels := tr.make(910, april(time.Duration(day)*24*time.Hour), 24*time.Hour, 0)
+			must(b, s.Record(context.Background(), rows))
+			must(b, s.PushLabels(storetest.As("replay"), "flights", "delay", labels))
+		}
+		must(b, s.Evaluate(context.Background(), "flights", "delay"))
+	}
+	ws, err := s.Quality(context.Background(), flightsKey, 100)
+	must(b, err)
+	b.ReportMetric(float64(len(ws)), "windows")
 }
