@@ -46,27 +46,11 @@ export interface Problem {
 }
 
 export type ActorKind = 'user' | 'service' | 'run' | 'system' | 'anonymous';
-export interface ActorRef {
-  kind: ActorKind;
-  name: string;
-}
+export interface ActorRef { kind: ActorKind; name: string; }
 
 export type RefKind =
-  | 'project'
-  | 'source'
-  | 'dataset'
-  | 'dataset_version'
-  | 'quarantine'
-  | 'feature_view'
-  | 'experiment'
-  | 'run'
-  | 'model'
-  | 'model_version'
-  | 'release'
-  | 'deployment'
-  | 'change'
-  | 'pipeline_run'
-  | 'audit';
+  | 'project' | 'source' | 'dataset' | 'dataset_version' | 'quarantine' | 'feature_view' | 'experiment' | 'run'
+  | 'model' | 'model_version' | 'release' | 'deployment' | 'change' | 'pipeline_run' | 'audit';
 /** Where something lives. The page turns it into its own URL; kinds without a page are shown as text. */
 export interface Ref {
   kind: RefKind;
@@ -109,10 +93,7 @@ export interface Me {
   /** end of the session; null without one */
   expires_at: Micros | null;
 }
-export interface LoginRequest {
-  user: string;
-  password: string;
-}
+export interface LoginRequest { user: string; password: string; }
 export interface SetupRequest {
   /** from the one-use link #/setup?token=... */
   token: string;
@@ -388,11 +369,7 @@ export interface RunInput {
   digest: string;
   ref: Ref | null;
 }
-export interface Artifact {
-  path: string;
-  bytes: number;
-  digest: Digest | null;
-}
+export interface Artifact { path: string; bytes: number; digest: Digest | null; }
 /** GET /projects/{p}/runs/{id} */
 export interface RunDetail extends Run {
   /** at most 2,000 points a series, min/max kept */
@@ -501,12 +478,7 @@ export interface ColumnProfile {
   /** PSI against the version before; null for the first */
   psi: number | null;
 }
-export interface DataFile {
-  path: string;
-  digest: Digest;
-  bytes: number;
-  rows: number;
-}
+export interface DataFile { path: string; digest: Digest; bytes: number; rows: number; }
 /** GET /projects/{p}/datasets/{d}/versions/{v} */
 export interface DatasetVersion extends DatasetVersionSummary {
   dataset: string;
@@ -604,15 +576,7 @@ export type ChangeKind = 'standard' | 'normal' | 'emergency';
  * cancelled · failed: could not be activated, backed out
  */
 export type ChangeState =
-  | 'evaluating'
-  | 'pending_approval'
-  | 'approved'
-  | 'deploying'
-  | 'done'
-  | 'refused'
-  | 'rejected'
-  | 'cancelled'
-  | 'failed';
+  | 'evaluating' | 'pending_approval' | 'approved' | 'deploying' | 'done' | 'refused' | 'rejected' | 'cancelled' | 'failed';
 /** GET /projects/{p}/changes?state=&model=&page_token= -> Page<ChangeSummary>, newest first */
 export interface ChangeSummary {
   id: Id;
@@ -702,9 +666,7 @@ export interface ChangeDetail extends ChangeSummary {
   pipeline_run: Id | null;
 }
 /** POST /projects/{p}/changes/{id}/approve and /reject -> ChangeDetail. reject needs a comment. */
-export interface DecisionRequest {
-  comment: string;
-}
+export interface DecisionRequest { comment: string; }
 
 // ---------------------------------------------------------------- pipelines
 
