@@ -109,8 +109,9 @@ func stamp(n int) string { return "TIMESTAMPTZ '" + sec(n).Format("2006-01-02 15
 func (s *stage) fill(rng *rand.Rand) {
 	var facts, spine []string
 	instants := []int{300, 310} // the ends of windows, and the edges of visibility and ttl
-	facts = append(facts, "('EWR', 0, "+stamp(300)+", "+stamp(300)+", 1.5, 1)", "('EWR', 1, "+stamp(300)+", "+stamp(310)+", 2.5, 1)")
-	s.known += 2
+	facts = append(facts, "('EWR', 0, "+stamp(300)+", "+stamp(300)+", 1.5, 1)", "('EWR', 1, "+stamp(300)+", "+stamp(310)+", 2.5, 1)",
+		"('JFK', 1, "+stamp(1050)+", "+stamp(1050)+", 3.5, 1)") // the last of its entity: just fresh at 1350, too old after
+	s.known += 3
 	for range 300 {
 		event := rng.IntN(1000)
 		instants = append(instants, event-1, event, event+300, event+301)
@@ -134,6 +135,8 @@ func (s *stage) fill(rng *rand.Rand) {
 		spine = append(spine, fmt.Sprintf("(%d, '%s', %d, %s, %s, %d.5, %d)", i, []string{"EWR", "JFK", "LGA"}[rng.IntN(3)], rng.IntN(2), stamp(at),
 			[]string{"'UA'", "'AA'", "'XX'", "NULL"}[rng.IntN(4)], rng.IntN(3000), rng.IntN(2)))
 	}
+	spine[0] = fmt.Sprintf("(0, 'JFK', 1, %s, 'UA', 1.5, 0)", stamp(1350))
+	spine[1] = fmt.Sprintf("(1, 'JFK', 1, %s, 'UA', 1.5, 0)", stamp(1351))
 	s.data.sql["facts"] = "SELECT * FROM (VALUES " + strings.Join(facts, ", ") + ") AS t(origin, gate, \"at\", known_at, delay, busy)"
 	s.data.sql["spine"] = "SELECT * FROM (VALUES " + strings.Join(spine, ", ") + ") AS t(n, origin, gate, \"at\", carrier, distance, late)"
 }
@@ -194,11 +197,16 @@ func TestTrainingAndServingAreGivenTheSame(t *testing.T) {
 		if rows != s.known {
 			t.Fatalf("the windows put %d rows online, %d are ever known", rows, s.known)
 		}
-		p, err := s.ParityOfSpine(ctx, "flights", spineSQL, "delay_v1", features.TrainingSetRequest{}, 150)
-		if err != nil || !p.Passed || p.Rows != 150 || p.Values != 150*7 {
+		p, err := s.ParityOfSpine(ctx, "flights", spineSQL, "delay_v1", features.TrainingSetRequest{}, 200)
+		if err != nil || !p.Passed || p.Rows != 200 || p.Values != 200*7 {
 			t.Fatalf("%+v %v", p, err)
 		}
 
+		for at, want := range map[int]features.Status{1350: features.Present, 1351: features.OutsideTTL} {
+			if v := s.vector(t, ctx, map[string]any{"origin": "JFK", "gate": 1.0}, sec(at)); v.Statuses[0] != want {
+				t.Fatalf("at %d: %s", at, v.Statuses[0])
+			}
+		}
 		logged := s.serve(t, ctx, 40)
 		if p, err = s.ParityOfLogged(ctx, "flights", "delay_v1", logged); err != nil || !p.Passed || p.Rows != 40 {
 			t.Fatalf("%+v %v", p, err)
