@@ -33,7 +33,7 @@ type Config struct {
 	Hosts []string `yaml:"hosts"`
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `yaml:"log_level"`
-	// Python is the interpreter that runtimes are made with. Default python3.
+	// Python is what runtimes are made with: a version such as 3.11, or a path. Default: the machine's python3.
 	Python string `yaml:"python"`
 	// Wheelhouse is a folder of wheels for sites without a package registry.
 	Wheelhouse string `yaml:"wheelhouse"`
@@ -85,9 +85,6 @@ func (c Config) Complete() (Config, error) {
 	}
 	if c.Region == "" {
 		c.Region = "ae"
-	}
-	if c.Python == "" {
-		c.Python = "python3"
 	}
 	if c.LogLevel == "" {
 		c.LogLevel = "info"

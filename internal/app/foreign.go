@@ -1,6 +1,8 @@
 package app
 
 import (
+	"context"
+
 	"falaj/internal/compat/mlflow"
 	"falaj/internal/compat/oip"
 	"falaj/internal/door"
@@ -10,5 +12,5 @@ import (
 func (a *App) foreign() []door.Route {
 	st := a.stages
 	routes := mlflow.Routes(st.tracking, st.registry)
-	return append(routes, oip.Routes(oip.Config{Serving: st.serving, Store: a.store, Version: Version, Log: a.log})...)
+	return append(routes, oip.Routes(oip.Config{Serving: st.serving, Store: a.store, Version: Version, Log: a.log, Ready: func() error { return a.store.Ping(context.Background()) }})...)
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"time"
 
 	"falaj/internal/data"
 	"falaj/internal/data/duckdb"
@@ -89,7 +88,7 @@ func (a *App) build(ctx context.Context, keys *seal.Keys) error {
 	if err := fresh(workers); err != nil {
 		return err
 	}
-	st.serving = serving.New(serving.Config{Store: a.store, Features: lookup{st.features}, Models: releases{a}, Sink: st.monitoring, Log: a.log, Loaders: map[string][]serving.Loader{
+	st.serving = serving.New(serving.Config{Store: a.store, Features: serving.FromFeatures(st.features), Models: releases{a}, Sink: st.monitoring, Log: a.log, Loaders: map[string][]serving.Loader{
 		"lightgbm": {trees.Loader{}, python.Loader{Python: a.interpreter, Dir: workers, Log: a.log}},
 		"pyfunc":   {python.Loader{Python: a.interpreter, Dir: workers, Log: a.log}},
 	}})
@@ -164,38 +163,4 @@ func (l laid) Tables(ctx context.Context, project string, selects []string, pins
 		out.Pins = append(out.Pins, features.Pin{Dataset: p.Dataset, Version: p.N, Digest: p.Digest})
 	}
 	return out, nil
-}
-
-// lookup answers serving's feature lookups.
-type lookup struct{ features *features.Service }
-
-func (l lookup) Inputs(ctx context.Context, project, service string) (serving.Inputs, error) {
-	info, err := l.features.Describe(ctx, project, service)
-	if err != nil {
-		return serving.Inputs{}, err
-	}
-	var out serving.Inputs
-	for _, e := range info.Entity {
-		out.Entity = append(out.Entity, serving.Input{Name: e, Type: "text"})
-	}
-	for _, r := range info.Request {
-		out.Request = append(out.Request, serving.Input{Name: r.Name, Type: inputType(r.Type)})
-	}
-	return out, nil
-}
-
-// inputType is serving's word for a type of the feature language.
-func inputType(t features.Type) string {
-	switch t {
-	case features.Timestamp:
-		return "time"
-	case "":
-		return "text"
-	}
-	return string(t)
-}
-
-func (l lookup) Lookup(ctx context.Context, project, service string, entities []map[string]any, at []time.Time, request []map[string]any) (serving.Features, error) {
-	names, values, digests, err := l.features.Lookup(ctx, project, service, entities, at, request)
-	return serving.Features{Names: names, Values: values, Digests: digests}, err
 }

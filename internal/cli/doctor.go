@@ -32,7 +32,11 @@ func (e *env) doctorCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		list := []finding{checkPython(cmd.Context(), full.Python), checkVenv(cmd.Context(), full.Python), checkDisk(full.Data), checkKeys(full), checkMemory(), checkGomp(cmd.Context()), e.checkServer(cmd.Context())}
+		python := first(full.Python, "python3")
+		if _, err := exec.LookPath(python); err != nil {
+			python = "python" + python
+		}
+		list := []finding{checkPython(cmd.Context(), python), checkVenv(cmd.Context(), python), checkDisk(full.Data), checkKeys(full), checkMemory(), checkGomp(cmd.Context()), e.checkServer(cmd.Context())}
 		bad := 0
 		for _, f := range list {
 			if !f.OK {

@@ -15,14 +15,13 @@ import (
 // Crockford's alphabet in lower case: sorts like the bytes, has no look-alikes.
 const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
 
-func encoding() *base32.Encoding {
-	return base32.NewEncoding(alphabet).WithPadding(base32.NoPadding)
-}
+// crockford is immutable; building it anew for every id cost more than the id.
+var crockford = base32.NewEncoding(alphabet).WithPadding(base32.NoPadding)
 
 // New returns prefix_ and 26 base32 characters. Ids made later sort later.
 func New(prefix string) string {
 	u := uuid.Must(uuid.NewV7())
-	return prefix + "_" + encoding().EncodeToString(u[:])
+	return prefix + "_" + crockford.EncodeToString(u[:])
 }
 
 // NewHex returns 32 hex digits, MLflow's spelling of a new id.
@@ -34,7 +33,7 @@ func NewHex() string {
 // Hex gives the MLflow spelling of a falaj id.
 func Hex(id string) (string, error) {
 	_, tail, ok := strings.Cut(id, "_")
-	b, err := encoding().DecodeString(tail)
+	b, err := crockford.DecodeString(tail)
 	if !ok || err != nil || len(b) != 16 {
 		return "", fault.New(fault.Invalid, "'"+id+"' is not an id.", "Ids look like run_ and 26 letters and digits.")
 	}
@@ -47,5 +46,5 @@ func FromHex(prefix, h string) (string, error) {
 	if err != nil || len(b) != 16 {
 		return "", fault.New(fault.Invalid, "'"+h+"' is not an id of 32 hex digits.", "")
 	}
-	return prefix + "_" + encoding().EncodeToString(b), nil
+	return prefix + "_" + crockford.EncodeToString(b), nil
 }

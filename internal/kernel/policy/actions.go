@@ -33,12 +33,12 @@ func Vocabulary() map[Capability][]Action {
 			"model.create", "model.update", "model.delete", "model.version.create", "model.version.update", "model.version.delete", "model.alias.set", "model.alias.delete",
 			"release.create", "training.start", "training.finish", "runtime.install",
 			"pipeline.run", "pipeline.cancel", "pipeline.retrain",
-			"change.request", "change.cancel", "delivery.rollback", "label.push", "alert.acknowledge",
+			"change.request", "change.cancel", "delivery.rollback", "label.push", "alert.acknowledge", "model.monitor",
 		},
 		Approving:     {"change.approve", "change.reject", "audit.read"},
 		Administering: {"project.create", "role.bind", "role.unbind", "user.create", "user.update", "token.create", "token.revoke", "group.update", "webhook.create", "webhook.delete", "webhook.test", "audit.read", "audit.verify", "policy.explain"},
 		Replaying:     {"time.replay"},
-		Operating:     {"change.decide", "change.implement", "change.close", "delivery.move", "endpoint.configure", "endpoint.activate", "alert.raise", "gate.record", "pipeline.finish", "lineage.record", "artifact.sweep", "token.expire", "model.monitor"},
+		Operating:     {"change.decide", "change.implement", "change.close", "delivery.move", "endpoint.configure", "endpoint.activate", "alert.raise", "gate.record", "pipeline.finish", "lineage.record", "artifact.sweep", "token.expire"},
 		Personal:      {"me.read", "session.create", "session.delete", "setup.complete"},
 	}
 }

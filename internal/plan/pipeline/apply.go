@@ -67,11 +67,7 @@ func (s *Service) define(ctx context.Context, p *plan.Project, f *files) error {
 			return err
 		}
 	}
-	views, services, err := featureDefs(p, f)
-	if err != nil {
-		return err
-	}
-	if _, err := s.Features.Define(ctx, p.Name, views, services); err != nil {
+	if _, err := s.defineFeatures(ctx, p, f); err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Models)) {
@@ -151,6 +147,59 @@ func featureDefs(p *plan.Project, f *files) (views []features.View, services []f
 		services = append(services, features.ServiceDef{Name: name, Views: p.Services[name]})
 	}
 	return views, services, nil
+}
+
+// defineFeatures records views and services. A view that does not list its columns has those of its SELECT, which can be
+// bound only once its datasets have a version: before that nothing is recorded and false is returned; the run does it then.
+func (s *Service) defineFeatures(ctx context.Context, p *plan.Project, f *files) (bool, error) {
+	views, services, err := featureDefs(p, f)
+	if err != nil {
+		return false, err
+	}
+	for i := range views {
+		v := &views[i]
+		if v.SQL == "" {
+			continue
+		}
+		file := p.Features[v.Name].SQL
+		for _, name := range reads(p, f, file) {
+			d, err := s.Data.Dataset(ctx, p.Name, name)
+			if err != nil {
+				return false, err
+			}
+			if d.Latest == nil {
+				return false, nil
+			}
+		}
+		res, err := s.Data.Trace(ctx, p.Name, v.SQL, file)
+		if err != nil {
+			return false, err
+		}
+		fill(v, res.Columns)
+	}
+	_, err = s.Features.Define(ctx, p.Name, views, services)
+	return true, err
+}
+
+// fill gives a view the defaults of falaj.yaml: event_at and known_at as times, all other columns as features.
+func fill(v *features.View, columns []data.Column) {
+	has := func(name string) bool {
+		return slices.ContainsFunc(columns, func(c data.Column) bool { return c.Name == name })
+	}
+	if v.Event == "" {
+		v.Event = "event_at"
+		if v.Known == "" && has("known_at") {
+			v.Known = "known_at"
+		}
+	}
+	if len(v.Columns) > 0 {
+		return
+	}
+	for _, c := range columns {
+		if c.Name != v.Event && c.Name != v.Known && !slices.Contains(v.Entity, c.Name) {
+			v.Columns = append(v.Columns, c.Name)
+		}
+	}
 }
 
 // environments are the project's, in order.

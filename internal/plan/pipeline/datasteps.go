@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"time"
 
 	"falaj/internal/data"
@@ -107,6 +108,34 @@ func (s *Service) recordVersion(ctx context.Context, v data.Version) error {
 		edges = append(edges, lineage.Edge{From: versionNode(p.Dataset, p.N), To: me.ID, Role: "derived"})
 	}
 	return s.Lineage.Record(ctx, v.Project, nodes, edges)
+}
+
+// defineFeatures records the definitions that apply could not yet bind.
+func (x *execution) defineFeatures() error {
+	if len(x.plan.Features) == 0 {
+		return nil
+	}
+	_, err := x.step("define features", "features", nil, nil, nil, func(ctx context.Context, _ string, log func(string)) (outcome, error) {
+		before, _, err := x.s.Features.Definitions(ctx, x.run.Project)
+		if err != nil {
+			return outcome{}, err
+		}
+		if _, err := x.s.defineFeatures(ctx, x.plan, x.files); err != nil {
+			return outcome{}, err
+		}
+		after, _, err := x.s.Features.Definitions(ctx, x.run.Project)
+		if err != nil {
+			return outcome{}, err
+		}
+		same := reflect.DeepEqual(before, after)
+		why := note.New("features.defined", "{views} feature views are defined", "views", len(after))
+		if same {
+			why = note.New("features.same", "the {views} feature views are as they were", "views", len(after))
+		}
+		log(why.Text)
+		return outcome{Hit: same, Reason: &why, Value: json.RawMessage("{}")}, nil
+	})
+	return err
 }
 
 // materialize brings a view's online rows up to the newest data.

@@ -153,6 +153,9 @@ func (x *execution) all() error {
 			return err
 		}
 	}
+	if err := x.defineFeatures(); err != nil {
+		return err
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.Features)) {
 		if p.Features[name].SQL != "" {
 			if err := x.materialize(name); err != nil {
