@@ -164,7 +164,7 @@ func upsertPairs[K any](ctx context.Context, tx *store.Tx, table, owner string, 
 		last[p.Key] = i // one statement may not touch a row twice: the last one counts
 	}
 	for len(pairs) > 0 {
-		n := min(len(pairs), 200)
+		n := min(len(pairs), 50)
 		var a filter.Args
 		var b strings.Builder
 		ownerArg := a.Add(id)
@@ -211,10 +211,10 @@ func eachPair[K any](ctx context.Context, q store.Querier, table, owner string, 
 	})
 }
 
-// inChunks calls fn with at most 500 ids at a time: databases limit the number of parameters.
+// inChunks calls fn with at most 100 ids at a time: databases limit parameters, and SQLite's cost grows with their square.
 func inChunks[K any](ids []K, fn func([]K) error) error {
 	for len(ids) > 0 {
-		n := min(len(ids), 500)
+		n := min(len(ids), 100)
 		if err := fn(ids[:n]); err != nil {
 			return err
 		}

@@ -25,7 +25,7 @@ func (s *Service) LogBatch(ctx context.Context, project, runID string, b Batch) 
 		if err != nil {
 			return err
 		}
-		if err := logParams(ctx, tx, r, b.Params); err != nil {
+		if err := s.logParams(ctx, tx, r, b.Params); err != nil {
 			return err
 		}
 		if err := s.logMetrics(ctx, tx, r, b.Metrics, fresh); err != nil {
@@ -101,11 +101,11 @@ func (s *Service) activeRun(ctx context.Context, tx *store.Tx, project, runID st
 }
 
 // logParams inserts what is new and refuses what differs. The insert decides, so that two writers cannot both win.
-func logParams(ctx context.Context, tx *store.Tx, r RunInfo, params []Pair) error {
+func (s *Service) logParams(ctx context.Context, tx *store.Tx, r RunInfo, params []Pair) error {
 	if len(params) == 0 {
 		return nil
 	}
-	added, err := insertParams(ctx, tx, r.key, params)
+	added, err := s.insertParams(ctx, tx, r.key, params)
 	if err != nil || added == int64(len(params)) {
 		return err
 	}
@@ -188,7 +188,7 @@ func (s *Service) logMetrics(ctx context.Context, tx *store.Tx, r RunInfo, metri
 	slices.SortFunc(list, func(a, b *series) int { return int(a.key - b.key) })
 	for len(list) > 0 {
 		n := min(len(list), 250)
-		if err := writeSeries(ctx, tx, r.key, list[:n]); err != nil {
+		if err := s.writeSeries(ctx, tx, r.key, list[:n]); err != nil {
 			return err
 		}
 		list = list[n:]

@@ -11,15 +11,14 @@ import (
 // foldEvery is after how many chunk rows of one metric the rows are folded into one: bounds the rows of single log calls.
 const foldEvery = 256
 
-func insertParams(ctx context.Context, tx *store.Tx, run int64, params []Pair) (int64, error) {
-	var a filter.Args
+func (s *Service) insertParams(ctx context.Context, tx *store.Tx, run int64, params []Pair) (int64, error) {
+	a := s.args()
 	var b strings.Builder
-	owner := a.Add(run)
 	for i, p := range params {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString("(" + owner + ", " + a.Add(p.Key) + ", " + a.Add(p.Value) + ")")
+		b.WriteString("(" + a.Add(run) + ", " + a.Add(p.Key) + ", " + a.Add(p.Value) + ")")
 	}
 	return tx.Exec(ctx, "INSERT INTO run_params (run, key, value) VALUES "+b.String()+" ON CONFLICT (run, key) DO NOTHING", a.Values()...)
 }
@@ -98,19 +97,18 @@ func (s *Service) metricKey(ctx context.Context, q store.Querier, name string) (
 }
 
 // writeSeries moves the newest values and appends one chunk for each key, in two statements.
-func writeSeries(ctx context.Context, tx *store.Tx, run int64, list []*series) error {
-	chunks, err := upsertLatest(ctx, tx, run, list)
+func (s *Service) writeSeries(ctx context.Context, tx *store.Tx, run int64, list []*series) error {
+	chunks, err := s.upsertLatest(ctx, tx, run, list)
 	if err != nil {
 		return err
 	}
-	var a filter.Args
+	a := s.args()
 	var b strings.Builder
-	owner := a.Add(run)
 	for i, g := range list {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString("(" + owner + ", " + a.Add(g.key) + ", " + a.Add(chunks[g.key]) + ", " + a.Add(packPoints(g.points)) + ")")
+		b.WriteString("(" + a.Add(run) + ", " + a.Add(g.key) + ", " + a.Add(chunks[g.key]) + ", " + a.Add(packPoints(g.points)) + ")")
 	}
 	if _, err := tx.Exec(ctx, "INSERT INTO metric_chunks (run, key, chunk, data) VALUES "+b.String(), a.Values()...); err != nil {
 		return err
@@ -125,16 +123,15 @@ func writeSeries(ctx context.Context, tx *store.Tx, run int64, list []*series) e
 	return nil
 }
 
-func upsertLatest(ctx context.Context, tx *store.Tx, run int64, list []*series) (map[int64]int64, error) {
-	var a filter.Args
+func (s *Service) upsertLatest(ctx context.Context, tx *store.Tx, run int64, list []*series) (map[int64]int64, error) {
+	a := s.args()
 	var b strings.Builder
-	owner := a.Add(run)
 	for i, g := range list {
 		if i > 0 {
 			b.WriteString(", ")
 		}
 		v, flag := sqlNumber(g.last.value)
-		b.WriteString("(" + owner + ", " + a.Add(g.key) + ", " + a.Add(g.last.step) + ", " + a.Add(g.last.tsMs) + ", " + a.Add(v) + ", " + a.Add(flag) + ", 1)")
+		b.WriteString("(" + a.Add(run) + ", " + a.Add(g.key) + ", " + a.Add(g.last.step) + ", " + a.Add(g.last.tsMs) + ", " + a.Add(v) + ", " + a.Add(flag) + ", 1)")
 	}
 	const later = `(excluded.step, excluded.ts_ms, excluded.value) > (metric_latest.step, metric_latest.ts_ms, metric_latest.value)`
 	rows, err := tx.Query(ctx, "INSERT INTO metric_latest (run, key, step, ts_ms, value, flag, chunk) VALUES "+b.String()+` ON CONFLICT (run, key) DO UPDATE SET

@@ -11,6 +11,7 @@ import (
 	"falaj/internal/kernel/policy"
 	"falaj/internal/kernel/who"
 	"falaj/internal/store"
+	"falaj/internal/tracking/filter"
 )
 
 // Service holds the verbs of tracking. It is safe for concurrent use.
@@ -19,8 +20,9 @@ import (
 // a high rate and go by store.Write: the caller has authorized them (the route table does), and a token that is bound to one
 // run is held to it here. A project never sees what belongs to another.
 type Service struct {
-	store *store.Store
-	blobs *blob.Store
+	store  *store.Store
+	blobs  *blob.Store
+	sqlite bool
 
 	mu   sync.RWMutex
 	keys map[string]int64 // guarded by mu; metric names that are committed
@@ -28,8 +30,11 @@ type Service struct {
 
 // New wires the service.
 func New(s *store.Store, b *blob.Store) *Service {
-	return &Service{store: s, blobs: b, keys: map[string]int64{}}
+	return &Service{store: s, blobs: b, sqlite: s.Name() == "sqlite", keys: map[string]int64{}}
 }
+
+// args are the values of one of the large statements of the hot paths; others use filter.Args as it is.
+func (s *Service) args() filter.Args { return filter.Args{Anonymous: s.sqlite} }
 
 func experimentResource(project string, id int64) policy.Resource {
 	return policy.Resource{Kind: "Experiment", ID: strconv.FormatInt(id, 10), Project: project}

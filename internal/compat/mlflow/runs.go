@@ -33,8 +33,8 @@ func (a *api) runs() []door.Route {
 		}),
 		call(a, post, "runs/search", "run.read", a.searchRuns),
 		call(a, post, "runs/log-metric", "run.log", func(ctx context.Context, p string, in *wire.LogMetric) (any, error) {
-			return empty{}, a.tracking.LogMetric(ctx, p, first(in.RunID, in.RunUUID), tracking.Metric{Key: in.Key, Value: float64(in.Value), TimestampMs: int64(in.Timestamp), Step: int64(in.Step),
-				Model: in.ModelID, DatasetName: in.DatasetName, DatasetDigest: in.DatasetDigest})
+			m := metricsIn([]wire.Metric{{Key: in.Key, Value: in.Value, Timestamp: in.Timestamp, Step: in.Step, ModelID: in.ModelID, DatasetName: in.DatasetName, DatasetDigest: in.DatasetDigest}})
+			return empty{}, a.tracking.LogMetric(ctx, p, first(in.RunID, in.RunUUID), m[0])
 		}),
 		call(a, post, "runs/log-parameter", "run.log", func(ctx context.Context, p string, in *wire.RunPair) (any, error) {
 			return empty{}, a.tracking.LogParam(ctx, p, first(in.RunID, in.RunUUID), tracking.Pair{Key: in.Key, Value: in.Value})

@@ -6,11 +6,20 @@ import (
 )
 
 // Args collects the values of a statement whose text is built while reading clauses.
-type Args struct{ values []any }
+//
+// SQLite looks $n up by name in a list, which costs the square of their number: statements with hundreds of values set
+// Anonymous there, which writes ? instead. Each value is then used once.
+type Args struct {
+	Anonymous bool
+	values    []any
+}
 
 // Add keeps a value and returns its placeholder.
 func (a *Args) Add(v any) string {
 	a.values = append(a.values, v)
+	if a.Anonymous {
+		return "?"
+	}
 	return "$" + strconv.Itoa(len(a.values))
 }
 

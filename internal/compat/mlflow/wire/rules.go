@@ -93,15 +93,15 @@ func Rules() map[string][]Rule {
 
 const seeDocs = " See the API docs for more information about request parameters."
 
-// check holds the fields of a request to the rules; typed says that the whole had the right types, whole that no list item
-// lacks a field: then large lists need not be read a second time.
-func check(rules []Rule, fields map[string]json.RawMessage, typed, whole bool) error {
+// check holds the fields of a request to the rules; typed says that the whole had the right types: then large lists need not be
+// read a second time, unless their items are asked for.
+func check(rules []Rule, fields map[string]json.RawMessage, typed bool) error {
 	for _, r := range rules {
 		raw, present := fields[r.Field]
 		if !present && !r.has("required") {
 			continue
 		}
-		if typed && len(raw) > 0 && (raw[0] == '[' || raw[0] == '{') && (whole || !r.hasParts()) {
+		if typed && len(raw) > 0 && (raw[0] == '[' || raw[0] == '{') && !r.hasParts() {
 			continue
 		}
 		v := value(raw)

@@ -155,8 +155,8 @@ type (
 		RunID         string `json:"run_id"`
 		RunUUID       string `json:"run_uuid"`
 		Key           string `json:"key"`
-		Value         Float  `json:"value"`
-		Timestamp     Int    `json:"timestamp"`
+		Value         *Float `json:"value"`
+		Timestamp     *Int   `json:"timestamp"`
 		Step          Int    `json:"step"`
 		ModelID       string `json:"model_id"`
 		DatasetName   string `json:"dataset_name"`
@@ -169,10 +169,10 @@ type (
 		Value   string `json:"value"`
 	}
 	LogBatch struct {
-		RunID   string   `json:"run_id"`
-		Metrics []Metric `json:"metrics"`
-		Params  []Pair   `json:"params"`
-		Tags    []Pair   `json:"tags"`
+		RunID   string  `json:"run_id"`
+		Metrics Metrics `json:"metrics"`
+		Params  []Pair  `json:"params"`
+		Tags    []Pair  `json:"tags"`
 	}
 	LogInputs struct {
 		RunID    string         `json:"run_id"`
@@ -221,7 +221,12 @@ type (
 	}
 )
 
-// Complete says that no item lacks what the rules ask for; then the checks need not read the lists again.
+// Complete says that nothing is missing that the rules ask for; then they need not be asked.
+func (m *LogMetric) Complete() bool {
+	return m.RunID != "" && m.Key != "" && m.Value != nil && m.Timestamp != nil
+}
+
+// Complete says that nothing is missing that the rules ask for; then they need not be asked.
 func (b *LogBatch) Complete() bool {
 	for _, m := range b.Metrics {
 		if m.Key == "" || m.Value == nil || m.Timestamp == nil {
@@ -235,5 +240,5 @@ func (b *LogBatch) Complete() bool {
 			}
 		}
 	}
-	return true
+	return b.RunID != ""
 }
