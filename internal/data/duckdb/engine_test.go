@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 
 func newEngine(t *testing.T, set func(*duckdb.Config)) *duckdb.Engine {
 	t.Helper()
-	cfg := duckdb.Config{Scratch: filepath.Join(t.TempDir(), "scratch")}
+	cfg := duckdb.Config{Scratch: filepath.Join(t.TempDir(), "cache", "scratch")}
 	if set != nil {
 		set(&cfg)
 	}

@@ -23,7 +23,11 @@ func openRoots(dirs ...string) (roots, error) {
 		if dir == "" {
 			continue
 		}
-		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		err := os.MkdirAll(filepath.Dir(dir), 0o700)
+		if err == nil {
+			err = os.Mkdir(dir, 0o700)
+		}
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, fault.Wrap(err, fault.Unavailable, fmt.Sprintf("The scratch folder %s cannot be made.", dir), "Give the data engine a folder that this user may write.")
 		}
 		st, err := os.Lstat(dir)
