@@ -394,7 +394,7 @@ func TestDriftIsJudgedAgainstTheTrainingProfile(t *testing.T) {
 		if ws, err = r.Drift(t.Context(), flightsKey, 1); err != nil || ws[0].Verdict != VerdictOK {
 			t.Fatalf("%+v %v", ws, err)
 		}
-		if err := r.SetReference(storetest.As("amal"), "flights", champ, ref); !fault.Is(err, fault.Denied) {
+		if err := r.SetReference(storetest.As("vera"), "flights", champ, ref); !fault.Is(err, fault.Denied) {
 			t.Fatal(err)
 		}
 		ref.Profile.Features[0].Counts = nil
