@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -85,7 +86,10 @@ func supervise(s spec, control io.Reader) report {
 		return report{Setup: "orphans cannot be adopted: " + err.Error()}
 	}
 	if s.Namespaces {
-		s.PrivateShm = privateMounts(s.Limits)
+		var err error
+		if s.PrivateShm, err = privateMounts(s.Limits, s.Read); err != nil {
+			return report{Setup: "an input in memory could not be shown to the job: " + err.Error()}
+		}
 	}
 	s.Stage = stageBecome
 	order, err := json.Marshal(s)
@@ -174,15 +178,60 @@ func killBelow(first int) {
 	}
 }
 
+const sharedMemory = "/dev/shm"
+
 // privateMounts gives the job its own /proc and /dev/shm. It reports whether /dev/shm is private; where mounting is not
-// allowed, Landlock still hides what matters and the job has no shared memory.
-func privateMounts(limits training.Limits) (shm bool) {
+// allowed, Landlock still hides what matters and the job has no shared memory. Inputs that lie in the machine's /dev/shm
+// (decrypted files in memory) are bound into the private one, read-only.
+func privateMounts(limits training.Limits, inputs []string) (shm bool, err error) {
 	if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return false
+		return false, nil //nolint:nilerr // no rights to mount: the job does without
 	}
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	_ = unix.Mount("proc", "/proc", "proc", flags, "")
-	return unix.Mount("tmpfs", "/dev/shm", "tmpfs", flags, fmt.Sprintf("size=%d,mode=0700", limits.Memory/2)) == nil
+	held := map[string]int{}
+	for _, path := range inputs {
+		if !strings.HasPrefix(path, sharedMemory+"/") {
+			continue
+		}
+		fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return false, err
+		}
+		defer unix.Close(fd)
+		held[path] = fd
+	}
+	if unix.Mount("tmpfs", sharedMemory, "tmpfs", flags, fmt.Sprintf("size=%d,mode=0700", limits.Memory/2)) != nil {
+		return false, nil
+	}
+	for path, fd := range held {
+		if err := show(path, fd); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// show binds what fd names to path, read-only.
+func show(path string, fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		if err := os.Mkdir(path, 0o700); err != nil {
+			return err
+		}
+	} else if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return err
+	}
+	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), path, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	return unix.Mount("", path, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 }
 
 // become turns this process into the job. It returns only on failure.
