@@ -88,11 +88,8 @@ func (d Dialect) Parse(s string) ([]Clause, error) {
 		return nil, invalid("The filter holds characters that are no text.")
 	}
 	toks := lex(s)
-	for len(toks) > 0 && toks[len(toks)-1].kind == semicolon {
-		toks = toks[:len(toks)-1]
-	}
-	for _, t := range toks {
-		if t.kind == semicolon {
+	for i, t := range toks {
+		if t.kind == semicolon && i < len(toks)-1 {
 			return nil, invalid("Search filter contained multiple expression %s. Provide AND-ed expression list.", quote(s))
 		}
 	}

@@ -26,7 +26,7 @@ func TestParse(t *testing.T) {
 		{"dataset.name = 'flights' AND datasets.context IN ('train')", "dataset.`name` = 'flights'; dataset.`context` IN ('train')"},
 		{"`Run name` ilike 'A%'", "attribute.`run_name` ILIKE 'A%'"},
 		{"params.q = 'it AND (that)'", "parameter.`q` = 'it AND (that)'"},
-		{"metrics.a>1 AND metrics.a<2;", "metric.`a` > 1; metric.`a` < 2"},
+		{"metrics.a>1 AND metrics.a<2", "metric.`a` > 1; metric.`a` < 2"},
 	}
 	for _, c := range cases {
 		got, err := filter.Runs().Parse(c.in)
@@ -58,6 +58,7 @@ func TestParseRefusesInMLflowsWords(t *testing.T) {
 		{"status IN ('a')", "Only ['run_id'] attributes support comparison with a list of quoted string values."},
 		{"run_id IN ()", "While parsing a list in the query, expected a non-empty list of string values, but got empty list"},
 		{"run_id IN (1, 2)", "While parsing a list in the query, expected string value"},
+		{"metrics.a > 1;", "Invalid clause(s) in filter string: ';'"},
 		{"metrics.a > 1; metrics.b > 2", "Search filter contained multiple expression 'metrics.a > 1; metrics.b > 2'. Provide AND-ed expression list."},
 		{"metrics.a == 1", "Invalid comparator '==' not one of '{'!=', '<', '<=', '=', '>', '>='}'"},
 		{"metrics.a IS NULL", "IS NULL / IS NOT NULL is only supported for tags and params, not for 'metric' 'a'"},
