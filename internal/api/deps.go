@@ -6,11 +6,17 @@ import (
 	"falaj/internal/access"
 	"falaj/internal/audit"
 	"falaj/internal/blob"
+	"falaj/internal/data"
 	"falaj/internal/delivery"
+	"falaj/internal/features"
 	"falaj/internal/flow"
+	"falaj/internal/lineage"
 	"falaj/internal/monitoring"
 	"falaj/internal/plan/pipeline"
+	"falaj/internal/registry"
+	"falaj/internal/serving"
 	"falaj/internal/store"
+	"falaj/internal/tracking"
 )
 
 // Deps is what app gives the API.
@@ -22,6 +28,12 @@ type Deps struct {
 	Delivery   *delivery.Service
 	Pipelines  *pipeline.Service
 	Monitoring *monitoring.Service
+	Data       *data.Service
+	Features   *features.Service
+	Tracking   *tracking.Service
+	Registry   *registry.Service
+	Serving    *serving.Service
+	Lineage    *lineage.Service
 	Relay      *flow.Relay
 	Webhooks   *flow.Webhooks
 	Log        *slog.Logger
