@@ -90,6 +90,25 @@ func (s *Service) Predict(ctx context.Context, req Request) (Response, error) {
 	return out, nil
 }
 
+// uses says whether a column is a feature of some release that answers here: with a canary, each takes its own.
+func (l *live) uses(column string) bool {
+	for _, v := range l.variants {
+		if v.engine != nil {
+			if _, ok := v.engine.columns[column]; ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func clip(s string) string {
+	if len(s) > 64 {
+		return s[:64] + "..."
+	}
+	return s
+}
+
 // check settles rows and event times.
 func (c *call) check() error {
 	bad := func(field, format string, a ...any) error {
@@ -101,6 +120,11 @@ func (c *call) check() error {
 			return bad("inputs", "A request has either the feature matrix or entities, not both.")
 		}
 		c.rows = c.Rows
+		for _, n := range c.Columns {
+			if !c.endpoint.uses(n) {
+				return fault.New(fault.Invalid, fmt.Sprintf("No release of the endpoint has a feature %q.", clip(n)), "The endpoint's metadata lists the features.").At("inputs")
+			}
+		}
 	}
 	if c.rows < 1 {
 		return bad("inputs", "The request has no rows.")

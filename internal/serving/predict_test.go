@@ -284,7 +284,7 @@ func TestMoveUnderLoad(t *testing.T) {
 	t.Parallel()
 	g := &gate{inside: make(chan string)}
 	r := newRoom(t, storetest.SQLite(t), func(c *serving.Config) { c.Loaders = map[string][]serving.Loader{"lightgbm": {g}} })
-	a, b := r.shelf.add(t, "binary", ""), r.shelf.add(t, "multiclass", "")
+	a, b := r.shelf.add(t, "binary", ""), r.shelf.add(t, "rf", "")
 	wa, na := r.width(t, a)
 	wb, nb := r.width(t, b)
 	columns, x := na, ramp(max(wa, wb))
