@@ -120,14 +120,14 @@ func (c *call) check() error {
 			return bad("inputs", "A request has either the feature matrix or entities, not both.")
 		}
 		c.rows = c.Rows
-		for _, n := range c.Columns {
-			if !c.endpoint.uses(n) {
-				return fault.New(fault.Invalid, fmt.Sprintf("No release of the endpoint has a feature %q.", clip(n)), "The endpoint's metadata lists the features.").At("inputs")
-			}
-		}
 	}
 	if c.rows < 1 {
 		return bad("inputs", "The request has no rows.")
+	}
+	for _, n := range c.Columns {
+		if !c.endpoint.uses(n) {
+			return fault.New(fault.Invalid, fmt.Sprintf("No release of the endpoint has a feature %q.", clip(n)), "The endpoint's metadata lists the features.").At("inputs")
+		}
 	}
 	if c.rows > MaxRows {
 		return fault.New(fault.TooLarge, fmt.Sprintf("The request has %d rows, allowed are %d.", c.rows, MaxRows), "Send several requests.").At("inputs")

@@ -20,7 +20,7 @@ import (
 func TestSplit(t *testing.T) {
 	t.Parallel()
 	r := newRoom(t, storetest.SQLite(t))
-	a, b, c := r.shelf.add(t, "binary", ""), r.shelf.add(t, "goss", ""), r.shelf.add(t, "dart", "")
+	a, b, c := r.shelf.add(t, "binary", ""), r.shelf.add(t, "rf", ""), r.shelf.add(t, "tweedie", "")
 	wide := 0
 	for _, d := range []string{a, b, c} {
 		w, _ := r.width(t, d)
@@ -174,13 +174,16 @@ func TestLookup(t *testing.T) {
 	if p := r.sink.take(); len(p) != 0 {
 		t.Errorf("refused requests were recorded: %+v", p)
 	}
-	// Columns by name, in any order, with one that the model does not use.
+	// Columns by name, in any order; one that no release uses is named.
 	x := row(9)
-	swapped := append([]float64{5}, x[1:]...)
-	swapped = append(swapped, x[0])
-	res, err := ask(serving.Request{Matrix: swapped, Rows: 1, Columns: append(append([]string{"unused"}, names[1:]...), names[0])})
+	swapped := append(append([]float64{}, x[1:]...), x[0])
+	order := append(append([]string{}, names[1:]...), names[0])
+	res, err := ask(serving.Request{Matrix: swapped, Rows: 1, Columns: order})
 	if err != nil || !slices.Equal(res.Results[0].Output, r.direct(t, a, x)) {
 		t.Errorf("%+v, %v", res, err)
+	}
+	if _, err := ask(serving.Request{Matrix: append([]float64{5}, swapped...), Rows: 1, Columns: append([]string{"unused"}, order...)}); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "unused") {
+		t.Errorf("a column that nothing uses: %v", err)
 	}
 }
 

@@ -327,7 +327,7 @@ func TestRefusals(t *testing.T) {
 		"no version":        {"vera", "kind/versions/8/infer", good, nil, 404, `"8"`},
 		"not JSON":          {"vera", "kind/infer", []byte("<xml>"), nil, 400, "byte 0"},
 		"narrow":            {"vera", "kind/infer", matrixBody("x", x[1:]), nil, 400, "columns"},
-		"unknown feature":   {"vera", "kind/infer", []byte(`{"inputs":[{"name":"zz","datatype":"FP64","shape":[1],"data":[1]}]}`), nil, 400, "is not given"},
+		"unknown feature":   {"vera", "kind/infer", []byte(`{"inputs":[{"name":"zz","datatype":"FP64","shape":[1],"data":[1]}]}`), nil, 400, "zz"},
 		"text":              {"vera", "kind/infer", []byte(`{"inputs":[{"name":"x","datatype":"BYTES","shape":[1,1],"data":["a"]}]}`), nil, 400, "columns"},
 		"rows differ":       {"vera", "kind/infer", []byte(`{"inputs":[{"name":"a","datatype":"FP64","shape":[1],"data":[1]},{"name":"b","datatype":"FP64","shape":[2],"data":[1,2]}]}`), nil, 400, "rows"},
 		"no rows":           {"vera", "kind/infer", []byte(`{"inputs":[{"name":"a","datatype":"FP64","shape":[0],"data":[]}]}`), nil, 400, "rows"},
