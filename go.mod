@@ -154,3 +154,4 @@ require (
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
 )
+replace github.com/substrait-io/substrait => ./internal/data/iceberg/substrait

@@ -114,6 +114,9 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *App, err error) 
 	if err := a.build(system, keys); err != nil {
 		return nil, err
 	}
+	if err := a.meters.registry.Register(newStageMeters(a)); err != nil {
+		return nil, err
+	}
 	a.door = door.New(a.store, a.access, door.Config{Open: cfg.Open, Hosts: cfg.Hosts, Known: engine.Known, Log: log, Observe: a.meters.observe})
 	return a, a.routes()
 }

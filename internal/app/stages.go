@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"database/sql"
 
 	"io"
 	"os"
@@ -51,7 +52,7 @@ func (a *App) build(ctx context.Context, keys *seal.Keys) error {
 		return err
 	}
 	warehouse := data.NewWarehouse(a.store, a.blobs)
-	catalog, err := iceberg.OpenSQLite(ctx, in("catalog.db"), warehouse)
+	catalog, err := a.catalog(ctx, warehouse)
 	if err != nil {
 		return err
 	}
@@ -107,6 +108,19 @@ func (a *App) build(ctx context.Context, keys *seal.Keys) error {
 	return nil
 }
 
+// catalog of the tables: a file beside the database, or in the same PostgreSQL.
+func (a *App) catalog(ctx context.Context, w *data.Warehouse) (*iceberg.Catalog, error) {
+	if a.cfg.Postgres == "" {
+		return iceberg.OpenSQLite(ctx, filepath.Join(a.cfg.Data, "catalog.db"), w)
+	}
+	db, err := sql.Open("pgx", a.cfg.Postgres)
+	if err != nil {
+		return nil, err
+	}
+	a.onClose(db.Close)
+	return iceberg.Open(ctx, db, iceberg.Postgres, w)
+}
+
 // subscribe lets what flows back flow back: as events.
 func (a *App) subscribe() {
 	st := a.stages
@@ -124,6 +138,10 @@ func (a *App) begin(ctx context.Context) error {
 	if err := a.stages.serving.Load(ctx); err != nil {
 		a.log.Error("some endpoints did not load", "err", err)
 	}
+	bg, stop := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() { defer close(done); a.background(bg) }()
+	a.onClose(func() error { stop(); <-done; return nil })
 	return nil
 }
 

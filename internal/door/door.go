@@ -181,8 +181,40 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	} else {
 		r = r.WithContext(ctx)
 	}
+	if h, pattern := d.mux.Handler(r); pattern == "" || (pattern == "GET /" && strings.HasPrefix(r.URL.Path, "/api/")) {
+		d.nowhere(rec, r, h, pattern)
+		return
+	}
 	d.mux.ServeHTTP(rec, r)
 }
+
+// nowhere answers what no route names in the dialect of errors, with the methods that the path would take.
+func (d *Door) nowhere(w http.ResponseWriter, r *http.Request, h http.Handler, pattern string) {
+	status := silent{header: http.Header{}}
+	if pattern == "" {
+		h.ServeHTTP(&status, r)
+	}
+	switch {
+	case status.header.Get("Location") != "": // the mux cleans paths by redirecting
+		http.Redirect(w, r, status.header.Get("Location"), status.code)
+	case status.code == http.StatusMethodNotAllowed:
+		w.Header().Set("Allow", status.header.Get("Allow"))
+		f := fault.New(fault.Invalid, fmt.Sprintf("%s is not a method of %s.", clip(r.Method), clip(r.URL.Path)), "It takes "+status.header.Get("Allow")+".")
+		problem(w, f, http.StatusMethodNotAllowed)
+	default:
+		Problem(w, r, fault.New(fault.NotFound, "There is nothing at "+clip(r.URL.Path)+".", "GET /api/falaj/v1/openapi.json lists what there is."))
+	}
+}
+
+// silent keeps status and headers of an answer that is not sent.
+type silent struct {
+	header http.Header
+	code   int
+}
+
+func (s *silent) Header() http.Header         { return s.header }
+func (s *silent) Write(b []byte) (int, error) { return len(b), nil }
+func (s *silent) WriteHeader(code int)        { s.code = code }
 
 // guard is the order of every route: limit, authenticate, find the project, authorize, handle.
 func (d *Door) guard(rt Route) http.Handler {
@@ -344,8 +376,10 @@ type ProblemBody struct {
 }
 
 // Problem writes a fault as application/problem+json.
-func Problem(w http.ResponseWriter, _ *http.Request, f *fault.E) {
-	b := ProblemBody{Title: http.StatusText(f.Kind.HTTP()), Detail: f.Public, Status: f.Kind.HTTP(), Next: f.Next, Code: string(f.Kind), Args: map[string]string{}, Field: f.Field}
+func Problem(w http.ResponseWriter, _ *http.Request, f *fault.E) { problem(w, f, f.Kind.HTTP()) }
+
+func problem(w http.ResponseWriter, f *fault.E, status int) {
+	b := ProblemBody{Title: http.StatusText(status), Detail: f.Public, Status: status, Next: f.Next, Code: string(f.Kind), Args: map[string]string{}, Field: f.Field}
 	w.Header().Set("Content-Type", "application/problem+json")
 	if f.Kind == fault.Unauthenticated {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="falaj"`)

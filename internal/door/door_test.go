@@ -98,7 +98,8 @@ func TestEveryRequestIsDecided(t *testing.T) {
 		{"token scope is a limit", "GET", "/projects/flights/models", "scoped", "", "", "", false, 403, "another project"},
 		{"too large", "POST", "/runs", "amal", "", "", "12345678901", false, 413, ""},
 		{"public", "GET", "/healthz", "", "", "", "", false, 200, ""},
-		{"unknown route", "GET", "/nowhere", "amal", "", "", "", false, 404, ""},
+		{"unknown route", "GET", "/nowhere", "amal", "", "", "", false, 404, "nowhere"},
+		{"unknown method", "DELETE", "/runs", "amal", "", "", "", false, 405, "POST"},
 		{"rebinding host", "GET", "/healthz", "", "evil.example", "", "", false, 403, "Host"},
 		{"cross origin", "POST", "/runs", "amal", "", "https://evil.example", "x", false, 403, ""},
 	} {
@@ -124,7 +125,7 @@ func TestEveryRequestIsDecided(t *testing.T) {
 		if (c.status == 200) != (*ran > before) && c.status != 413 {
 			t.Errorf("%s: handler ran %v", c.name, *ran > before)
 		}
-		if c.status >= 400 && c.status != 404 {
+		if c.status >= 400 {
 			var p door.ProblemBody
 			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || p.Next == "" || p.Detail == "" {
 				t.Errorf("%s: problem %s (%v)", c.name, w.Body, err)
