@@ -253,19 +253,9 @@ func (s *Service) ownExperiments(ctx context.Context, q store.Querier, project s
 				break
 			}
 		}
-		rows, err := q.Query(ctx, "SELECT id FROM experiments WHERE "+where+")", a.Values()...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var id int64
-			if err := rows.Scan(&id); err != nil {
-				return err
-			}
-			out = append(out, id)
-		}
-		return rows.Err()
+		found, err := selectIDs(ctx, q, "SELECT id FROM experiments WHERE "+where+")", a.Values()...)
+		out = append(out, found...)
+		return err
 	})
 	return out, err
 }

@@ -57,21 +57,50 @@ func runInfo(ctx context.Context, q store.Querier, project, runID string) (RunIn
 	return r, err
 }
 
+// selectRuns gives the runs that the query finds, in its order.
 func selectRuns(ctx context.Context, q store.Querier, query string, args ...any) ([]Run, error) {
+	ids, err := selectIDs(ctx, q, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Run, len(ids))
+	index := make(map[int64]*Run, len(ids))
+	for i, id := range ids {
+		index[id] = &list[i]
+	}
+	return list, inChunks(ids, func(part []int64) error {
+		var a filter.Args
+		rows, err := q.Query(ctx, "SELECT "+runColumns+" FROM runs r WHERE r.id IN "+filter.In(&a, part), a.Values()...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var r RunInfo
+			if err := scanRun(rows.Scan, &r); err != nil {
+				return err
+			}
+			index[r.key].RunInfo = r
+		}
+		return rows.Err()
+	})
+}
+
+func selectIDs(ctx context.Context, q store.Querier, query string, args ...any) ([]int64, error) {
 	rows, err := q.Query(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var list []Run
+	var ids []int64
 	for rows.Next() {
-		var r Run
-		if err := scanRun(rows.Scan, &r.RunInfo); err != nil {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
 			return nil, err
 		}
-		list = append(list, r)
+		ids = append(ids, id)
 	}
-	return list, rows.Err()
+	return ids, rows.Err()
 }
 
 // fillRuns reads what the runs logged: a fixed number of queries for a page.
@@ -106,11 +135,11 @@ func fillRuns(ctx context.Context, q store.Querier, list []Run) error {
 	})
 }
 
-// runQuery builds the search statement. Ordering by a metric puts numbers first, then NaN, then runs without it.
+// runQuery builds the statement that finds the runs of a page; it gives their row numbers only, so that sorting moves little. Ordering by a metric puts numbers first, then NaN, then runs without it.
 func (s *Service) runQuery(ctx context.Context, q store.Querier, experiments []int64, v View, clauses []filter.Clause, order []filter.Order, limit, offset int) (string, []any, error) {
 	var a filter.Args
 	var joins, where, by strings.Builder
-	where.WriteString("r.experiment IN " + filter.In(&a, experiments) + " AND r.stage IN " + filter.In(&a, v.stages()))
+	where.WriteString("r.experiment " + filter.One(&a, experiments) + " AND r.stage " + filter.One(&a, v.stages()))
 	for _, c := range clauses {
 		cond, err := s.runCondition(ctx, q, &a, c)
 		if err != nil {
@@ -145,7 +174,7 @@ func (s *Service) runQuery(ctx context.Context, q store.Querier, experiments []i
 	if !startOrdered {
 		by.WriteString("r.start_ms DESC, ")
 	}
-	return "SELECT " + runColumns + " FROM runs r" + joins.String() + " WHERE " + where.String() + " ORDER BY " + by.String() + "r.uuid LIMIT " + a.Add(limit) + " OFFSET " + a.Add(offset), a.Values(), nil
+	return "SELECT r.id FROM runs r" + joins.String() + " WHERE " + where.String() + " ORDER BY " + by.String() + "r.uuid LIMIT " + a.Add(limit) + " OFFSET " + a.Add(offset), a.Values(), nil
 }
 
 func runAttribute(key string) string {

@@ -40,6 +40,14 @@ func In[T any](a *Args, values []T) string {
 	return b.String()
 }
 
+// One is "= $1" for one value and "IN (...)" for more: planners use the order of an index only behind an equality.
+func One[T any](a *Args, values []T) string {
+	if len(values) == 1 {
+		return "= " + a.Add(values[0])
+	}
+	return "IN " + In(a, values)
+}
+
 // Condition is the SQL of the clause's comparison on a column of text or number, the same on SQLite and PostgreSQL.
 // SQLite's LIKE ignores case, PostgreSQL's does not, so LIKE is helped by conditions on the literal pieces,
 // which respect case on both; ILIKE lowers both sides. The escape character is one that no pattern holds.
