@@ -66,6 +66,7 @@ func New(d Deps) *API {
 	a.projects()
 	a.changes()
 	a.pipelines()
+	a.whys()
 	a.pages()
 	a.streams()
 	return a
