@@ -28,15 +28,8 @@ func (s *Service) PutArtifact(ctx context.Context, project, path string, r io.Re
 		return Artifact{}, err
 	}
 	// Asked before the body is read: a refused upload must not fill the disk.
-	dec, err := s.store.Authorize(ctx, "artifact.write", res)
-	if err != nil {
+	if err := s.permit(ctx, "artifact.write", res); err != nil {
 		return Artifact{}, err
-	}
-	if !dec.Allow {
-		if err := s.store.Deny(ctx, "artifact.write", res, dec); err != nil {
-			return Artifact{}, err
-		}
-		return Artifact{}, store.Denied(ctx, "artifact.write", res, dec)
 	}
 	ref, err := s.blobs.Put(ctx, project, r)
 	if err != nil {

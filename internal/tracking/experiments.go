@@ -140,8 +140,8 @@ func (s *Service) SearchExperiments(ctx context.Context, project string, r Searc
 	if r.Max == 0 {
 		r.Max = 1000
 	}
-	if r.Max < 0 || r.Max > 50000 {
-		return Page[Experiment]{}, invalid("Invalid value %d for parameter 'max_results' supplied. It must be a positive integer no greater than 50000.", r.Max)
+	if err := checkMax(r.Max, 50000); err != nil {
+		return Page[Experiment]{}, err
 	}
 	var a filter.Args
 	where, err := experimentWhere(&a, project, r.View, clauses)

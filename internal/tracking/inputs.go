@@ -31,8 +31,11 @@ func (s *Service) LogInputs(ctx context.Context, project, runID string, datasets
 			return err
 		}
 	}
+	if err := s.hold(ctx, project, runID); err != nil {
+		return err
+	}
 	return s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
-		r, err := s.activeRun(ctx, tx, project, runID)
+		r, err := activeRun(ctx, tx, project, runID)
 		if err != nil {
 			return err
 		}
@@ -50,8 +53,11 @@ func (s *Service) LogOutputs(ctx context.Context, project, runID string, models 
 	if len(models) > maxInputs {
 		return invalid("A run can take at most %d models at once.", maxInputs)
 	}
+	if err := s.hold(ctx, project, runID); err != nil {
+		return err
+	}
 	return s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
-		r, err := s.activeRun(ctx, tx, project, runID)
+		r, err := activeRun(ctx, tx, project, runID)
 		if err != nil {
 			return err
 		}

@@ -18,10 +18,13 @@ func (s *Service) LogBatch(ctx context.Context, project, runID string, b Batch) 
 	if err := checkBatch(&b); err != nil {
 		return err
 	}
+	if err := s.hold(ctx, project, runID); err != nil {
+		return err
+	}
 	var fresh map[string]int64
 	err := s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
 		fresh = map[string]int64{}
-		r, err := s.activeRun(ctx, tx, project, runID)
+		r, err := activeRun(ctx, tx, project, runID)
 		if err != nil {
 			return err
 		}
@@ -56,8 +59,11 @@ func (s *Service) SetTag(ctx context.Context, project, runID string, t Pair) err
 
 // DeleteTag removes a tag of an active run.
 func (s *Service) DeleteTag(ctx context.Context, project, runID, key string) error {
+	if err := s.hold(ctx, project, runID); err != nil {
+		return err
+	}
 	return s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
-		r, err := s.activeRun(ctx, tx, project, runID)
+		r, err := activeRun(ctx, tx, project, runID)
 		if err != nil {
 			return err
 		}
@@ -71,8 +77,11 @@ func (s *Service) DeleteTag(ctx context.Context, project, runID, key string) err
 
 // RecordModel appends an MLmodel description to the run's tag mlflow.log-model.history (clients before MLflow 3).
 func (s *Service) RecordModel(ctx context.Context, project, runID, modelJSON string) error {
+	if err := s.hold(ctx, project, runID); err != nil {
+		return err
+	}
 	return s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
-		r, err := s.activeRun(ctx, tx, project, runID)
+		r, err := activeRun(ctx, tx, project, runID)
 		if err != nil {
 			return err
 		}
@@ -89,12 +98,9 @@ func (s *Service) RecordModel(ctx context.Context, project, runID, modelJSON str
 	})
 }
 
-func (s *Service) activeRun(ctx context.Context, tx *store.Tx, project, runID string) (RunInfo, error) {
+func activeRun(ctx context.Context, tx *store.Tx, project, runID string) (RunInfo, error) {
 	r, err := runInfo(ctx, tx, project, runID)
 	if err != nil {
-		return r, err
-	}
-	if err := s.guard(ctx, r); err != nil {
 		return r, err
 	}
 	return r, r.mustBeActive()

@@ -193,8 +193,8 @@ func (s *Service) SearchModels(ctx context.Context, project string, r ModelSearc
 	if r.Max == 0 {
 		r.Max = 100
 	}
-	if r.Max < 0 || r.Max > 10000 {
-		return Page[LoggedModel]{}, invalid("Invalid value %d for parameter 'max_results' supplied. It must be a positive integer no greater than 10000.", r.Max)
+	if err := checkMax(r.Max, 10000); err != nil {
+		return Page[LoggedModel]{}, err
 	}
 	for _, d := range r.Datasets {
 		if d.Key == "" {

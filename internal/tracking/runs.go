@@ -213,8 +213,8 @@ func (s *Service) SearchRuns(ctx context.Context, project string, r Search) (Pag
 	if r.Max == 0 {
 		r.Max = 1000
 	}
-	if r.Max < 0 || r.Max > 50000 {
-		return Page[Run]{}, invalid("Invalid value %d for parameter 'max_results' supplied. It must be a positive integer no greater than 50000.", r.Max)
+	if err := checkMax(r.Max, 50000); err != nil {
+		return Page[Run]{}, err
 	}
 	if len(r.Experiments) > 10000 {
 		return Page[Run]{}, invalid("A search can name at most 10000 experiments. Got %d.", len(r.Experiments))

@@ -44,19 +44,29 @@ func runResource(r RunInfo) policy.Resource {
 	return policy.Resource{Kind: "Run", ID: r.ID, Project: r.Project, Attrs: map[string]string{"run": r.ID, "parent": r.Parent}}
 }
 
-// guard holds a token that is bound to one run to that run and its children. Other actors were authorized by the caller.
-func (s *Service) guard(ctx context.Context, r RunInfo) error {
+// hold keeps a token that is bound to one run to that run and its children; a refusal is recorded. Other actors were authorized
+// by the caller. It must not be called inside a transaction.
+func (s *Service) hold(ctx context.Context, project, runID string) error {
 	if who.From(ctx).Scope.Run == "" {
 		return nil
 	}
-	dec, err := s.store.Authorize(ctx, "run.log", runResource(r))
+	r, err := s.RunInfo(ctx, project, runID)
 	if err != nil {
 		return err
 	}
-	if dec.Allow {
-		return nil
+	return s.permit(ctx, "run.log", runResource(r))
+}
+
+// permit asks policy and records a refusal.
+func (s *Service) permit(ctx context.Context, action policy.Action, res policy.Resource) error {
+	dec, err := s.store.Authorize(ctx, action, res)
+	if err != nil || dec.Allow {
+		return err
 	}
-	return store.Denied(ctx, "run.log", runResource(r), dec)
+	if err := s.store.Deny(ctx, action, res, dec); err != nil {
+		return err
+	}
+	return store.Denied(ctx, action, res, dec)
 }
 
 type pageToken struct {

@@ -40,12 +40,8 @@ func (s *Service) CreateUpload(ctx context.Context, project, path string) (Uploa
 	if err != nil {
 		return Upload{}, err
 	}
-	dec, err := s.store.Authorize(ctx, "artifact.write", res)
-	if err != nil {
+	if err := s.permit(ctx, "artifact.write", res); err != nil {
 		return Upload{}, err
-	}
-	if !dec.Allow {
-		return Upload{}, store.Denied(ctx, "artifact.write", res, dec)
 	}
 	var secret [32]byte
 	rand.Read(secret[:])

@@ -208,3 +208,14 @@ func index(what string, i int, single bool) string {
 	}
 	return fmt.Sprintf("%s[%d]", what, i)
 }
+
+// checkMax holds a page size to its limit.
+func checkMax(n, most int) error {
+	switch {
+	case n < 1:
+		return invalid("Invalid value %d for parameter 'max_results' supplied. It must be a positive integer", n)
+	case n > most:
+		return invalid("Invalid value %d for parameter 'max_results' supplied. It must be at most %d", n, most)
+	}
+	return nil
+}

@@ -169,15 +169,25 @@ func first(a, b string) string {
 	return b
 }
 
-// limit reads max_results: absent takes the endpoint's default (0), 0 and less are refused.
-func limit(n *wire.Int) (int, error) {
+// clamp makes an int of a page size; what does not fit is as wrong as it was.
+func clamp(n wire.Int) int { return int(min(max(n, -1), 1<<30)) }
+
+// limit reads max_results: absent takes the endpoint's default (0); 0 and less are refused with the endpoint's words.
+func limit(n *wire.Int, words string) (int, error) {
 	if n == nil {
 		return 0, nil
 	}
-	if *n <= 0 || *n > 1<<30 {
-		return 0, invalid("Invalid value %d for parameter 'max_results' supplied. It must be a positive integer.", *n)
+	if *n <= 0 {
+		return 0, invalid(words, *n)
 	}
-	return int(*n), nil
+	return clamp(*n), nil
 }
+
+// MLflow's words for a page size that is none.
+const (
+	notPositive         = "Invalid value %d for parameter 'max_results' supplied. It must be a positive integer"
+	notPositiveSentence = notPositive + "."
+	notPositiveVersions = "Invalid value for max_results. It must be a positive integer, but got %d"
+)
 
 type empty struct{}

@@ -79,10 +79,7 @@ func (a *api) searchExperiments(ctx context.Context, p string, in *wire.SearchEx
 	if err != nil {
 		return nil, err
 	}
-	if in.MaxResults < 0 || in.MaxResults > 50000 {
-		return nil, invalid("Invalid value %d for parameter 'max_results' supplied. It must be a positive integer no greater than 50000.", in.MaxResults)
-	}
-	page, err := a.tracking.SearchExperiments(ctx, p, tracking.Search{Filter: in.Filter, OrderBy: in.OrderBy, View: view, Max: int(in.MaxResults), Token: in.PageToken})
+	page, err := a.tracking.SearchExperiments(ctx, p, tracking.Search{Filter: in.Filter, OrderBy: in.OrderBy, View: view, Max: clamp(in.MaxResults), Token: in.PageToken})
 	out := struct {
 		Experiments []wire.Experiment `json:"experiments,omitempty"`
 		Next        string            `json:"next_page_token,omitempty"`

@@ -80,10 +80,7 @@ func (a *api) searchLogged(ctx context.Context, p string, in *wire.SearchLoggedM
 	if err != nil {
 		return nil, err
 	}
-	if in.MaxResults < 0 || in.MaxResults > 10000 {
-		return nil, invalid("Invalid value %d for parameter 'max_results' supplied. It must be a positive integer no greater than 10000.", in.MaxResults)
-	}
-	s := tracking.ModelSearch{Experiments: ids, Filter: in.Filter, Max: int(in.MaxResults), Token: in.PageToken}
+	s := tracking.ModelSearch{Experiments: ids, Filter: in.Filter, Max: clamp(in.MaxResults), Token: in.PageToken}
 	for _, d := range in.Datasets {
 		s.Datasets = append(s.Datasets, tracking.Pair{Key: d.Name, Value: d.Digest})
 	}

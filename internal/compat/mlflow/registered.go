@@ -88,7 +88,7 @@ func (a *api) models() []door.Route {
 }
 
 func (a *api) searchModels(ctx context.Context, p string, in *wire.Search) (any, error) {
-	max, err := limit(in.MaxResults)
+	max, err := limit(in.MaxResults, notPositiveVersions)
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +163,7 @@ func (a *api) versions() []door.Route {
 			}{v.Storage}, err
 		}),
 		call(a, http.MethodGet, "model-versions/search", "model.read", func(ctx context.Context, p string, in *wire.Search) (any, error) {
-			max, err := limit(in.MaxResults)
+			max, err := limit(in.MaxResults, notPositiveVersions)
 			if err != nil {
 				return nil, err
 			}

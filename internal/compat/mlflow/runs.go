@@ -98,7 +98,7 @@ func (a *api) searchRuns(ctx context.Context, p string, in *wire.SearchRuns) (an
 	if err != nil {
 		return nil, err
 	}
-	max, err := limit(in.MaxResults)
+	most, err := limit(in.MaxResults, notPositive)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +106,7 @@ func (a *api) searchRuns(ctx context.Context, p string, in *wire.SearchRuns) (an
 	if err != nil {
 		return nil, err
 	}
-	page, err := a.tracking.SearchRuns(ctx, p, tracking.Search{Experiments: ids, Filter: in.Filter, OrderBy: in.OrderBy, View: view, Max: max, Token: in.PageToken})
+	page, err := a.tracking.SearchRuns(ctx, p, tracking.Search{Experiments: ids, Filter: in.Filter, OrderBy: in.OrderBy, View: view, Max: most, Token: in.PageToken})
 	out := struct {
 		Runs []wire.Run `json:"runs,omitempty"`
 		Next string     `json:"next_page_token,omitempty"`
@@ -158,7 +158,7 @@ func (a *api) recordModel(ctx context.Context, p string, in *wire.LogModel) (any
 }
 
 func (a *api) history(ctx context.Context, p string, in *wire.GetHistory) (any, error) {
-	max, err := limit(in.MaxResults)
+	max, err := limit(in.MaxResults, notPositiveSentence)
 	if err != nil {
 		return nil, err
 	}
