@@ -60,10 +60,10 @@ type DatasetDetail struct {
 
 type datasetsIn struct {
 	InProject
-	paged
+	Paged
 }
 
-type datasetIn struct {
+type InDataset struct {
 	InProject
 	Dataset string `path:"d"`
 }
@@ -73,7 +73,7 @@ func (a *API) listDatasets(ctx context.Context, in *datasetsIn) (*Out[Page[Datas
 	if err != nil {
 		return nil, err
 	}
-	list, err := cutPage(all, in.paged)
+	list, err := cutPage(all, in.Paged)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +162,7 @@ func onViolation(s data.Spec) string {
 	return s.Contract.OnViolation
 }
 
-func (a *API) getDataset(ctx context.Context, in *datasetIn) (*Out[DatasetDetail], error) {
+func (a *API) getDataset(ctx context.Context, in *InDataset) (*Out[DatasetDetail], error) {
 	d, err := a.Data.Dataset(ctx, in.Project, in.Dataset)
 	if err != nil {
 		return nil, err

@@ -64,7 +64,7 @@ const (
 
 type experimentsIn struct {
 	InProject
-	paged
+	Paged
 }
 
 type searchRunsIn struct {
@@ -72,7 +72,7 @@ type searchRunsIn struct {
 	Experiment string `path:"e"`
 	Filter     string `query:"filter" doc:"MLflow's search grammar"`
 	Order      string `query:"order" doc:"for example: metrics.auc DESC"`
-	paged
+	Paged
 }
 
 func (a *API) listExperiments(ctx context.Context, in *experimentsIn) (*Out[Page[Experiment]], error) {

@@ -23,7 +23,7 @@ type Pushed struct {
 }
 
 type labelsIn struct {
-	inModel
+	InModel
 	Body struct {
 		Labels []Label `json:"labels" minItems:"1" maxItems:"10000" nullable:"false"`
 	}
@@ -86,7 +86,7 @@ type ReleaseTraffic struct {
 }
 
 type trafficIn struct {
-	inModel
+	InModel
 	Environment string `query:"environment" doc:"default: the last one"`
 }
 

@@ -85,7 +85,7 @@ func ownersOf(m registry.Model) []string {
 	return out
 }
 
-func (a *API) getModel(ctx context.Context, in *inModel) (*Out[ModelDetail], error) {
+func (a *API) getModel(ctx context.Context, in *InModel) (*Out[ModelDetail], error) {
 	m, err := a.Registry.Model(ctx, in.Project, in.Model)
 	if err != nil {
 		return nil, err

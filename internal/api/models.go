@@ -56,7 +56,7 @@ type Variant struct {
 
 type modelsIn struct {
 	InProject
-	paged
+	Paged
 }
 
 func (a *API) listModels(ctx context.Context, in *modelsIn) (*Out[Page[ModelSummary]], error) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -54,6 +55,7 @@ func TestRoutes(t *testing.T) {
 		Paths map[string]map[string]struct {
 			OperationID string `json:"operationId"`
 			Security    []any  `json:"security"`
+			Parameters  []struct{ Name, In string }
 		} `json:"paths"`
 	}
 	if err := json.Unmarshal(spec, &doc); err != nil {
@@ -69,6 +71,11 @@ func TestRoutes(t *testing.T) {
 			ids[op.OperationID] = true
 			key := strings.ToUpper(method) + " " + strings.TrimPrefix(path, api.Base)
 			want = append(want, key)
+			for _, name := range regexp.MustCompile(`\{(\w+)\}`).FindAllStringSubmatch(path, -1) {
+				if !slices.ContainsFunc(op.Parameters, func(p struct{ Name, In string }) bool { return p.Name == name[1] && p.In == "path" }) {
+					t.Errorf("%s: the handler never sees {%s}: huma reads no fields of embedded structs that are not exported", key, name[1])
+				}
+			}
 			open[key] = op.Security != nil
 		}
 	}

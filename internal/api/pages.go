@@ -32,20 +32,20 @@ func (a *API) pages() {
 	add(a, "GET", "/projects/{p}/lineage", "getLineage", "What came from what, laid out in pixels", "lineage.read", a.lineage)
 }
 
-// inModel is the input of operations on a model.
-type inModel struct {
+// InModel is the input of operations on a model.
+type InModel struct {
 	InProject
 	Model string `path:"m"`
 }
 
-// paged is the input of lists. A token is an offset that next_page_token gave.
-type paged struct {
+// Paged is the input of lists. A token is an offset that next_page_token gave.
+type Paged struct {
 	PageToken string `query:"page_token"`
 	Limit     int    `query:"limit" default:"100" minimum:"1" maximum:"1000"`
 }
 
 // from reads the token of a list that is cut in memory.
-func (p paged) from() (int, error) {
+func (p Paged) from() (int, error) {
 	if p.PageToken == "" {
 		return 0, nil
 	}
@@ -57,7 +57,7 @@ func (p paged) from() (int, error) {
 }
 
 // cutPage is one page of a list that is known as a whole.
-func cutPage[T any](all []T, p paged) (Page[T], error) {
+func cutPage[T any](all []T, p Paged) (Page[T], error) {
 	from, err := p.from()
 	if err != nil {
 		return Page[T]{}, err

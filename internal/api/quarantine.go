@@ -53,14 +53,14 @@ type RowViolation struct {
 }
 
 type quarantineIn struct {
-	datasetIn
-	paged
+	InDataset
+	Paged
 }
 
 type quarantineRowsIn struct {
-	datasetIn
+	InDataset
 	ID string `path:"id"`
-	paged
+	Paged
 }
 
 // farRow bounds how deep into a batch the pages go: the rows are read from the start each time.
@@ -75,7 +75,7 @@ func (a *API) quarantine(ctx context.Context, in *quarantineIn) (*Out[Page[Quara
 	if err != nil {
 		return nil, err
 	}
-	list, err := cutPage(all, in.paged)
+	list, err := cutPage(all, in.Paged)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func (a *API) quarantineRows(ctx context.Context, in *quarantineRowsIn) (*Out[Qu
 	if err != nil {
 		return nil, err
 	}
-	list, err := cutPage(rows, in.paged)
+	list, err := cutPage(rows, in.Paged)
 	if err != nil {
 		return nil, err
 	}

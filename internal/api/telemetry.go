@@ -87,7 +87,7 @@ type DriftFeature struct {
 }
 
 type telemetryIn struct {
-	inModel
+	InModel
 	Environment string `query:"environment" doc:"default: the last one"`
 	Points      int    `query:"points" default:"400" minimum:"50" maximum:"2000"`
 }

@@ -76,7 +76,7 @@ type DataFile struct {
 }
 
 type versionIn struct {
-	datasetIn
+	InDataset
 	Version int64 `path:"v" minimum:"1"`
 }
 

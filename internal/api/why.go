@@ -16,8 +16,8 @@ import (
 	"falaj/internal/serving"
 )
 
-// Reason is one sentence of an answer to "why", with what it points at.
-type Reason struct {
+// Cause is one sentence of an answer to "why", with what it points at.
+type Cause struct {
 	Text   string    `json:"text"`
 	Ref    *note.Ref `json:"ref"`
 	Digest string    `json:"digest"`
@@ -33,7 +33,7 @@ type Because struct {
 // Section is a group of reasons.
 type Section struct {
 	Title   string   `json:"title"`
-	Reasons []Reason `json:"reasons"`
+	Reasons []Cause `json:"reasons"`
 }
 
 type whyModelIn struct {
@@ -112,7 +112,7 @@ func (a *API) decisions(ctx context.Context, project, model string, version int6
 			continue
 		}
 		s := Section{Title: fmt.Sprintf("%s: %s, %s (event time %s), asked for by %s", m.Environment, m.Kind, m.At.UTC().Format(time.RFC3339), m.EventAt.UTC().Format("2006-01-02"), m.Actor),
-			Reasons: []Reason{{Text: m.Reason.Text, Ref: &note.Ref{Kind: "change", ID: m.Change}}}}
+			Reasons: []Cause{{Text: m.Reason.Text, Ref: &note.Ref{Kind: "change", ID: m.Change}}}}
 		if m.Change != "" {
 			d, err := a.Delivery.Change(ctx, project, m.Change)
 			if err != nil {
@@ -123,10 +123,10 @@ func (a *API) decisions(ctx context.Context, project, model string, version int6
 				if e.Note != nil {
 					text += " (" + e.Note.Text + ")"
 				}
-				s.Reasons = append(s.Reasons, Reason{Text: text, Ref: e.Ref, Digest: e.Digest})
+				s.Reasons = append(s.Reasons, Cause{Text: text, Ref: e.Ref, Digest: e.Digest})
 			}
 			for _, p := range d.Approvals {
-				s.Reasons = append(s.Reasons, Reason{Text: strings.TrimSpace(fmt.Sprintf("%s by %s at %s %s", p.Decision, p.Actor, p.At.UTC().Format(time.RFC3339), p.Comment))})
+				s.Reasons = append(s.Reasons, Cause{Text: strings.TrimSpace(fmt.Sprintf("%s by %s at %s %s", p.Decision, p.Actor, p.At.UTC().Format(time.RFC3339), p.Comment))})
 			}
 		}
 		out = append(out, s)
@@ -141,9 +141,9 @@ func (a *API) madeOf(ctx context.Context, project, digest string) ([]Section, er
 		return nil, err
 	}
 	m := rel.Manifest
-	s := Section{Title: "made of", Reasons: []Reason{{Text: "release " + rel.Digest, Ref: &note.Ref{Kind: "release", ID: rel.Digest}, Digest: rel.Digest}}}
+	s := Section{Title: "made of", Reasons: []Cause{{Text: "release " + rel.Digest, Ref: &note.Ref{Kind: "release", ID: rel.Digest}, Digest: rel.Digest}}}
 	add := func(kind, text, digest string, ref *note.Ref) {
-		s.Reasons = append(s.Reasons, Reason{Text: kind + " " + text, Ref: ref, Digest: digest})
+		s.Reasons = append(s.Reasons, Cause{Text: kind + " " + text, Ref: ref, Digest: digest})
 	}
 	for _, d := range m.Data {
 		add("data", d.Name+"@"+d.Version, d.Digest, &note.Ref{Kind: "dataset_version", ID: d.Name})
@@ -182,14 +182,14 @@ func short(digest string) string {
 
 // cameFrom lists the files and dataset versions upstream, the nearest first.
 func (a *API) cameFrom(ctx context.Context, project, model string, version int64) (Section, error) {
-	s := Section{Title: "came from", Reasons: []Reason{}}
+	s := Section{Title: "came from", Reasons: []Cause{}}
 	up, err := a.Lineage.Upstream(ctx, project, fmt.Sprintf("model_version:%s@%d", model, version), lineage.Dataset, lineage.Source)
 	if fault.Is(err, fault.NotFound) {
-		s.Reasons = append(s.Reasons, Reason{Text: "its origin was not recorded: it was registered by a client"})
+		s.Reasons = append(s.Reasons, Cause{Text: "its origin was not recorded: it was registered by a client"})
 		return s, nil
 	}
 	for _, n := range up {
-		s.Reasons = append(s.Reasons, Reason{Text: fmt.Sprintf("%s %s", n.Kind, n.Label), Ref: &note.Ref{Kind: string(n.Kind), ID: n.ID}})
+		s.Reasons = append(s.Reasons, Cause{Text: fmt.Sprintf("%s %s", n.Kind, n.Label), Ref: &note.Ref{Kind: string(n.Kind), ID: n.ID}})
 	}
 	return s, err
 }
@@ -217,7 +217,7 @@ func (a *API) whyPrediction(ctx context.Context, in *whyPredictionIn) (*Out[Beca
 		if v != v {
 			text = name + " was missing"
 		}
-		s.Reasons = append(s.Reasons, Reason{Text: text})
+		s.Reasons = append(s.Reasons, Cause{Text: text})
 	}
 	out.Sections = append(out.Sections, s)
 	made, err := a.madeOf(ctx, in.Project, p.Release)
@@ -228,8 +228,8 @@ func (a *API) whyPrediction(ctx context.Context, in *whyPredictionIn) (*Out[Beca
 	return answer(out), nil
 }
 
-func (a *API) answered(p serving.Prediction) []Reason {
-	return []Reason{
+func (a *API) answered(p serving.Prediction) []Cause {
+	return []Cause{
 		{Text: fmt.Sprintf("%v for %s at %s", p.Output, p.Unit, p.At.UTC().Format(time.RFC3339))},
 		{Text: fmt.Sprintf("by %s (%s) of %s in %s", short(p.Release), p.Variant, p.Model, p.Environment), Ref: &note.Ref{Kind: "release", ID: p.Release}, Digest: p.Release},
 		{Text: "the features' digest is " + p.FeaturesDigest, Digest: p.FeaturesDigest},

@@ -256,8 +256,10 @@ func (a *App) close() error {
 }
 
 func (a *App) deps() api.Deps {
-	return api.Deps{Store: a.store, Access: a.access, Audit: audit.New(a.store, blobCheck{a.blobs}), Blobs: a.blobs, Delivery: a.stages.delivery, Pipelines: a.stages.pipelines, Monitoring: a.stages.monitoring, Relay: a.relay, Webhooks: a.hooks,
-		Log: a.log, Version: Version, Open: a.cfg.Open}
+	st := a.stages
+	return api.Deps{Store: a.store, Access: a.access, Audit: audit.New(a.store, blobCheck{a.blobs}), Blobs: a.blobs, Delivery: st.delivery, Pipelines: st.pipelines, Monitoring: st.monitoring,
+		Registry: st.registry, Tracking: st.tracking, Data: st.data, Features: st.features, Lineage: st.lineage, Serving: st.serving,
+		Relay: a.relay, Webhooks: a.hooks, Log: a.log, Version: Version, Open: a.cfg.Open}
 }
 
 // blobCheck lets the audit read every stored byte.
