@@ -83,7 +83,7 @@ function answer(method, path, query, name, body) {
       return run ? { body: run } : missing();
     }
     case 'audit':
-      if (id === 'verify') return { body: { ok: true, entries: 4211, head_seq: 4211, head_hash: audit[0].hash, took_ms: 38.2, broken: null } };
+      if (id === 'verify') return { body: { ok: true, entries: 4211, events: 3100, blobs: 812, head_seq: 4211, head_hash: audit[0].hash, took_ms: 38.2, broken: null, all: [] } };
       return { body: { items: audit.filter((a) => a.action.startsWith(query.get('action') ?? '') && a.actor.name.startsWith(query.get('actor') ?? '') && (!query.get('after') || a.seq < Number(query.get('after')))), next_after: null, head: 4211 } };
   }
   return missing();

@@ -19,11 +19,12 @@ export const verdict: Record<Verdict | Evidence['verdict'], Look> = {
   error: { tone: 'bad', icon: 'warn' },
 };
 export const change: Record<ChangeState, Look> = {
-  evaluating: { tone: 'info', icon: 'run' },
+  assessing: { tone: 'info', icon: 'run' },
   pending_approval: { tone: 'warn', icon: 'wait' },
   approved: { tone: 'info', icon: 'ok' },
-  deploying: { tone: 'info', icon: 'run' },
-  done: { tone: 'ok' },
+  implementing: { tone: 'info', icon: 'run' },
+  rolling_out: { tone: 'info', icon: 'run' },
+  closed: { tone: 'ok' },
   refused: { tone: 'bad' },
   rejected: { tone: 'bad' },
   cancelled: { tone: 'idle' },

@@ -50,7 +50,7 @@ export interface ActorRef { kind: ActorKind; name: string; }
 
 export type RefKind =
   | 'project' | 'source' | 'dataset' | 'dataset_version' | 'quarantine' | 'feature_view' | 'experiment' | 'run'
-  | 'model' | 'model_version' | 'release' | 'deployment' | 'change' | 'pipeline_run' | 'audit';
+  | 'model' | 'model_version' | 'release' | 'training_set' | 'deployment' | 'change' | 'pipeline_run' | 'audit';
 /** Where something lives. The page turns it into its own URL; kinds without a page are shown as text. */
 export interface Ref {
   kind: RefKind;
@@ -571,12 +571,12 @@ export interface LineageEdge {
 
 export type ChangeKind = 'standard' | 'normal' | 'emergency';
 /**
- * evaluating: gates run · pending_approval: waits for a person · approved / deploying: moving ·
- * done: pointer moved and serving confirmed · refused: a gate said no · rejected: a person said no ·
+ * assessing: gates run · pending_approval: waits for a person · approved / implementing / rolling_out: moving ·
+ * closed: pointer moved and serving confirmed · refused: a gate said no · rejected: a person said no ·
  * cancelled · failed: could not be activated, backed out
  */
 export type ChangeState =
-  | 'evaluating' | 'pending_approval' | 'approved' | 'deploying' | 'done' | 'refused' | 'rejected' | 'cancelled' | 'failed';
+  | 'assessing' | 'pending_approval' | 'approved' | 'implementing' | 'rolling_out' | 'closed' | 'refused' | 'rejected' | 'cancelled' | 'failed';
 /** GET /projects/{p}/changes?state=&model=&page_token= -> Page<ChangeSummary>, newest first */
 export interface ChangeSummary {
   id: Id;
@@ -750,11 +750,16 @@ export interface AuditPage {
 export interface AuditVerification {
   ok: boolean;
   entries: number;
+  /** events and blobs that were checked too */
+  events: number;
+  blobs: number;
   head_seq: number;
   head_hash: Digest;
   took_ms: number;
   /** first broken place; null when ok */
   broken: { seq: number; note: Note } | null;
+  /** everything that is broken */
+  all: { seq: number; note: Note }[];
 }
 
 // ---------------------------------------------------------------- live

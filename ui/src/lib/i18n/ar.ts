@@ -272,7 +272,7 @@ export const ar: Dictionary = {
   changesLead: 'كل ترقية وكل إعادة، مع أدلتها وقرارها.',
   noChanges: 'لم يُطلب أي تغيير.',
   changeStates: {
-    evaluating: 'قيد التقييم', pending_approval: 'بانتظار الاعتماد', approved: 'معتمد', deploying: 'قيد النشر', done: 'تمّ', refused: 'رفضته بوابة',
+    assessing: 'قيد التقييم', pending_approval: 'بانتظار الاعتماد', approved: 'معتمد', implementing: 'قيد التنفيذ', rolling_out: 'يُطرح تدريجيًا', closed: 'مُغلق', refused: 'رفضته بوابة',
     rejected: 'رفضه شخص', cancelled: 'أُلغي', failed: 'فشل',
   },
   changeKinds: { standard: 'قياسي', normal: 'عادي', emergency: 'طارئ' },

@@ -263,7 +263,7 @@ export const en = {
   changesLead: 'Every promotion and rollback, with its evidence and its decision.',
   noChanges: 'No change was asked for.',
   changeStates: {
-    evaluating: 'Evaluating', pending_approval: 'Waiting for approval', approved: 'Approved', deploying: 'Deploying', done: 'Done', refused: 'Refused',
+    assessing: 'Assessing', pending_approval: 'Waiting for approval', approved: 'Approved', implementing: 'Implementing', rolling_out: 'Rolling out', closed: 'Closed', refused: 'Refused',
     rejected: 'Rejected', cancelled: 'Cancelled', failed: 'Failed',
   },
   changeKinds: { standard: 'Standard', normal: 'Normal', emergency: 'Emergency' },
