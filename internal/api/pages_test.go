@@ -12,6 +12,7 @@ import (
 
 	"falaj/internal/api"
 	"falaj/internal/registry"
+	"falaj/internal/serving"
 	"falaj/internal/store"
 	"falaj/internal/store/storetest"
 	"falaj/internal/tracking"
@@ -435,5 +436,28 @@ func TestHomeOfFifty(t *testing.T) {
 	w.get("/models?limit=40&page_token="+part.NextPageToken, "Page<ModelSummary>", &part)
 	if len(part.Items) != 30 || part.Items[0].Name != "m20" || part.Total != nil {
 		t.Errorf("second page: %d models, total %v", len(part.Items), part.Total)
+	}
+}
+
+// BenchmarkHomeOfFifty reads the home page of 50 models with a year of hourly traffic each.
+func BenchmarkHomeOfFifty(b *testing.B) {
+	w := newWorld(b)
+	const models, hours = 50, 365 * 24
+	for i := range models {
+		must[registry.Model](b)(w.registry.CreateModel(storetest.As("amal"), project, registry.NewModel{Name: fmt.Sprintf("m%02d", i)}))
+		var rows []serving.Prediction
+		for h := range hours {
+			id := fmt.Sprintf("prd_%d_%d", i, h)
+			rows = append(rows, serving.Prediction{ID: id, RequestID: id, Project: project, Model: fmt.Sprintf("m%02d", i), Environment: "production", Variant: "champion", Release: "sha256:x", At: april(time.Duration(h) * time.Hour),
+				Features: []float64{1}, Output: []float64{0.5}, Latency: time.Millisecond})
+		}
+		ok(b, w.monitor.Record(b.Context(), rows))
+	}
+	ok(b, w.monitor.Flush(b.Context()))
+	b.ResetTimer()
+	for b.Loop() {
+		if status, body := w.call("vera", "GET", "/projects/flights/models", nil); status != http.StatusOK {
+			b.Fatal(status, body)
+		}
 	}
 }
