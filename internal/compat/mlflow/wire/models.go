@@ -15,7 +15,7 @@ type LoggedModelInfo struct {
 	Updated       int64  `json:"last_updated_timestamp_ms"`
 	ArtifactURI   string `json:"artifact_uri"`
 	Status        string `json:"status"`
-	ModelType     string `json:"model_type,omitempty"`
+	ModelType     string `json:"model_type"`
 	SourceRunID   string `json:"source_run_id,omitempty"`
 	StatusMessage string `json:"status_message,omitempty"`
 	Tags          []Pair `json:"tags,omitempty"`
@@ -59,7 +59,7 @@ type ModelVersion struct {
 	Status        string   `json:"status"`
 	StatusMessage string   `json:"status_message,omitempty"`
 	Tags          []Pair   `json:"tags,omitempty"`
-	RunLink       string   `json:"run_link,omitempty"`
+	RunLink       string   `json:"run_link"`
 	Aliases       []string `json:"aliases,omitempty"`
 	ModelID       string   `json:"model_id,omitempty"`
 }
