@@ -24,6 +24,7 @@ export function refHref(project: string, ref: Ref): string | null {
       return href([...p, 'models', ref.id]);
     case 'model_version':
     case 'release':
+    case 'training_set':
       return href([...p, 'models', ref.id], ref.version === null ? {} : { version: ref.version });
     case 'change':
       return href([...p, 'changes', ref.id]);

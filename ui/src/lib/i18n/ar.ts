@@ -257,7 +257,7 @@ export const ar: Dictionary = {
   refKinds: {
     project: 'مشروع', source: 'مصدر', dataset: 'مجموعة بيانات', dataset_version: 'إصدار بيانات', quarantine: 'حجر', feature_view: 'عرض سمات',
     experiment: 'تجربة', run: 'تشغيل', model: 'نموذج', model_version: 'إصدار نموذج', release: 'نشرة', deployment: 'نشر', change: 'تغيير',
-    pipeline_run: 'تشغيل خط معالجة', audit: 'قيد تدقيق',
+    training_set: 'مجموعة تدريب', pipeline_run: 'تشغيل خط معالجة', audit: 'قيد تدقيق',
   },
   wholeProject: 'المشروع كله',
   depth: 'العمق',

@@ -247,7 +247,7 @@ export const en = {
   refKinds: {
     project: 'Project', source: 'Source', dataset: 'Dataset', dataset_version: 'Dataset version', quarantine: 'Quarantine', feature_view: 'Feature view',
     experiment: 'Experiment', run: 'Run', model: 'Model', model_version: 'Model version', release: 'Release', deployment: 'Deployment', change: 'Change',
-    pipeline_run: 'Pipeline run', audit: 'Audit entry',
+    training_set: 'Training set', pipeline_run: 'Pipeline run', audit: 'Audit entry',
   },
   wholeProject: 'Whole project',
   depth: 'Depth',
