@@ -24,7 +24,6 @@ export function refHref(project: string, ref: Ref): string | null {
       return href([...p, 'models', ref.id]);
     case 'model_version':
     case 'release':
-    case 'training_set':
       return href([...p, 'models', ref.id], ref.version === null ? {} : { version: ref.version });
     case 'change':
       return href([...p, 'changes', ref.id]);
@@ -34,6 +33,7 @@ export function refHref(project: string, ref: Ref): string | null {
       return href([...p, 'audit']);
     case 'source':
     case 'feature_view':
+    case 'training_set':
       return href([...p, 'lineage'], { focus: refKey(ref) });
   }
 }
