@@ -126,6 +126,12 @@ func TestFirstStartToRoles(t *testing.T) {
 		if err := try(st, as(), "default"); !fault.Is(err, fault.Denied) {
 			t.Fatalf("another project: %v", err)
 		}
+		if err := try(st, root, "nowhere"); !fault.Is(err, fault.NotFound) {
+			t.Fatalf("a change in a project that is not there: %v", err)
+		}
+		if err := try(st, as(), "nowhere"); !fault.Is(err, fault.Denied) {
+			t.Fatalf("who may not know is told: %v", err)
+		}
 		if err := s.Unbind(root, b); err != nil {
 			t.Fatal(err)
 		}

@@ -25,6 +25,7 @@ type Authorizer struct {
 type projectRoles struct {
 	roles   policy.Bindings
 	regions []string
+	missing bool // there is no such project
 	until   time.Time
 }
 
@@ -44,7 +45,11 @@ func (a *Authorizer) Explain(ctx context.Context, q store.Querier, actor who.Act
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	return a.engine.Decide(policy.Input{Actor: actor, Action: action, Resource: res, Roles: pr.roles, Regions: pr.regions, Open: a.open}), nil
+	d := a.engine.Decide(policy.Input{Actor: actor, Action: action, Resource: res, Roles: pr.roles, Regions: pr.regions, Open: a.open})
+	if d.Allow && pr.missing { // said only to those who may know
+		return policy.Decision{}, fault.New(fault.NotFound, "There is no project '"+res.Project+"'.", "`falaj apply` in its folder makes it, or an admin: POST /api/falaj/v1/projects.")
+	}
+	return d, nil
 }
 
 // Known says whether the vocabulary has the action.
@@ -79,6 +84,7 @@ func (a *Authorizer) lookup(ctx context.Context, q store.Querier, project string
 		if err != nil && !store.NotFound(err) {
 			return pr, err
 		}
+		pr.missing = err != nil
 		var list []string
 		if err == nil {
 			if err := json.Unmarshal([]byte(regions), &list); err != nil {

@@ -126,6 +126,7 @@ func (a *App) subscribe() {
 	st := a.stages
 	a.relay.Subscribe("delivery", []string{"change.*", "serving.activated", "serving.failed"}, st.delivery.OnEvent)
 	a.relay.Subscribe("serving", serving.Moved(), st.serving.Follow)
+	a.relay.Subscribe("registry", registry.Moved(), st.registry.Follow)
 	a.relay.Subscribe("plan.start", []string{"pipeline.requested"}, st.pipelines.OnEvent)
 	a.relay.Subscribe("plan.alerts", []string{monitoring.QualityDegraded, monitoring.DriftDetected}, st.pipelines.OnAlert)
 }
