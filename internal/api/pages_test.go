@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"falaj/internal/api"
+	"falaj/internal/delivery"
 	"falaj/internal/registry"
 	"falaj/internal/serving"
 	"falaj/internal/store"
@@ -460,4 +461,42 @@ func BenchmarkHomeOfFifty(b *testing.B) {
 			b.Fatal(status, body)
 		}
 	}
+}
+
+// TestChangePages holds the pages of changes, pipelines and audit to their types.
+func TestChangePages(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.datasets()
+	w.serve()
+	var list api.Page[api.ChangeSummary]
+	w.get("/changes", "Page<ChangeSummary>", &list)
+	if len(list.Items) != 2 {
+		t.Fatalf("changes: %+v", list)
+	}
+	for _, c := range list.Items {
+		w.get("/changes/"+c.ID, "ChangeDetail", nil)
+	}
+	w.get("/pipelines/runs", "Page<PipelineRunSummary>", nil)
+	for path, typ := range map[string]string{"/audit?limit=100": "AuditPage"} {
+		status, body := w.call("badr", "GET", "/projects/flights"+path, nil)
+		if status != http.StatusOK {
+			t.Errorf("GET %s: %d %v", path, status, body)
+			continue
+		}
+		for _, bad := range w.contract.check(body, typ) {
+			t.Errorf("GET %s: %s", path, bad)
+		}
+	}
+	c := w.promote("delay", 2)
+	w.until(c, delivery.PendingApproval)
+	w.refused("amal", "POST", "/changes/"+c+"/approve", map[string]any{"comment": ""}, http.StatusForbidden, "", "")
+	status, body := w.call("badr", "POST", "/projects/flights/changes/"+c+"/approve", map[string]any{"comment": "seen"})
+	if status != http.StatusOK {
+		t.Fatalf("approve: %d %v", status, body)
+	}
+	for _, bad := range w.contract.check(body, "ChangeDetail") {
+		t.Errorf("approve: %s", bad)
+	}
+	w.until(c, delivery.Closed)
 }
