@@ -209,10 +209,17 @@ func (s *Service) tick(ctx context.Context, project, model, schedule string, sta
 	if err != nil {
 		return err
 	}
+	served := false
 	for _, m := range moves {
-		if m.Kind == "promote" && !m.EventAt.Before(start) {
+		if m.Kind != "promote" {
+			continue
+		}
+		if served = true; !m.EventAt.Before(start) {
 			return nil
 		}
+	}
+	if !served { // nobody to challenge, though event time may have come: a replay sets the clock before the first promotion
+		return nil
 	}
 	return s.fire(ctx, project, model, "schedule "+schedule, store.Micros(start), time.Microsecond, req)
 }
