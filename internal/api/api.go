@@ -67,6 +67,7 @@ func New(d Deps) *API {
 	a.changes()
 	a.pipelines()
 	a.whys()
+	a.webhooks()
 	a.pages()
 	a.streams()
 	return a

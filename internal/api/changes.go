@@ -101,13 +101,14 @@ type changesIn struct {
 	Limit     int    `query:"limit" default:"100" minimum:"1" maximum:"1000"`
 }
 
-type changeIn struct {
+// ChangeIn names a change; it is exported because huma reads only exported embedded fields.
+type ChangeIn struct {
 	InProject
 	ID string `path:"change"`
 }
 
 type decisionIn struct {
-	changeIn
+	ChangeIn
 	Body struct {
 		Comment string `json:"comment" maxLength:"4000"`
 	}
@@ -200,7 +201,7 @@ func approved(d delivery.Detail) bool {
 	return false
 }
 
-func (a *API) getChange(ctx context.Context, in *changeIn) (*Out[ChangeDetail], error) {
+func (a *API) getChange(ctx context.Context, in *ChangeIn) (*Out[ChangeDetail], error) {
 	d, err := a.Delivery.Change(ctx, in.Project, in.ID)
 	if err != nil {
 		return nil, err
@@ -249,7 +250,7 @@ func (a *API) promote(ctx context.Context, in *promoteIn) (*Out[ChangeDetail], e
 	if err != nil {
 		return nil, err
 	}
-	return a.getChange(ctx, &changeIn{in.InProject, c.ID})
+	return a.getChange(ctx, &ChangeIn{in.InProject, c.ID})
 }
 
 func (a *API) approve(ctx context.Context, in *decisionIn) (*Out[ChangeDetail], error) {
@@ -268,7 +269,7 @@ func (a *API) reject(ctx context.Context, in *decisionIn) (*Out[ChangeDetail], e
 	return a.detail(ctx, d)
 }
 
-func (a *API) cancelChange(ctx context.Context, in *changeIn) (*Out[ChangeDetail], error) {
+func (a *API) cancelChange(ctx context.Context, in *ChangeIn) (*Out[ChangeDetail], error) {
 	d, err := a.Delivery.Cancel(ctx, in.Project, in.ID)
 	if err != nil {
 		return nil, err
@@ -281,5 +282,5 @@ func (a *API) rollback(ctx context.Context, in *rollbackIn) (*Out[ChangeDetail],
 	if err != nil {
 		return nil, err
 	}
-	return a.getChange(ctx, &changeIn{in.InProject, c.ID})
+	return a.getChange(ctx, &ChangeIn{in.InProject, c.ID})
 }

@@ -222,6 +222,7 @@ func (a *API) versionList(ctx context.Context, f *fleet, m registry.Model, last 
 		x := ModelVersion{Version: v.Number, Environments: []string{}, Health: unknown, Release: textOrNil(v.Release), RunID: textOrNil(v.Run), CreatedAt: microsOf(v.Created), Actor: actorRef(v.Author),
 			Metrics: map[string]*float64{}, Params: map[string]string{}, Manifest: []ManifestEntry{}}
 		if r, ok := by[v.Number]; ok {
+			x.Actor = actorRef(r.Author) // who asked for the pipeline; the version itself was registered by its run
 			x.Metrics = metricsOf(r.Manifest.Metrics)
 			for k, p := range r.Manifest.Parameters {
 				x.Params[k] = p

@@ -32,7 +32,7 @@ type Because struct {
 
 // Section is a group of reasons.
 type Section struct {
-	Title   string   `json:"title"`
+	Title   string  `json:"title"`
 	Reasons []Cause `json:"reasons"`
 }
 

@@ -156,7 +156,7 @@ type Monitor struct {
 type Drift struct {
 	Against   string   `yaml:"against" enum:"training" doc:"The reference. Default: training."`
 	Weigh     string   `yaml:"weigh" enum:"importance,none" doc:"How features count. Default: importance."`
-	Method    string   `yaml:"method" enum:"psi,jensen_shannon" doc:"The figure. Default: psi."`
+	Method    string   `yaml:"method" enum:"psi,jensen_shannon" doc:"The figure. Default: jensen_shannon (the distance, base 2)."`
 	Threshold *float64 `yaml:"threshold" doc:"Alert above this. Default: 0.2."`
 	Window    Duration `yaml:"window" doc:"Span of event time compared, e.g. 14d. Default: 14d."`
 }
