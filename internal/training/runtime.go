@@ -56,7 +56,8 @@ func NewRuntimes(dir string) (*Runtimes, error) {
 		left, err = filepath.Glob(filepath.Join(dir, making+"*"))
 	}
 	for _, l := range left {
-		err = errors.Join(err, os.RemoveAll(l))
+		// A tool of the server that was killed may still write there; what resists is garbage, and goes at a later start.
+		_ = os.RemoveAll(l)
 	}
 	if err != nil {
 		return nil, fault.Wrap(err, fault.Unavailable, fmt.Sprintf("The runtimes folder %s cannot be used.", dir), "Check that this user may write there.")

@@ -74,12 +74,13 @@ func (s *Service) dataOutcome(ctx context.Context, name string, rep *data.Report
 		}
 		log(fmt.Sprintf("quarantine %s: %s: %s", a.ID, what, a.Reason))
 	}
+	// Also when nothing is new: a kill may have come between the version and its lineage.
+	if err := s.recordVersion(ctx, v); err != nil {
+		return outcome{}, err
+	}
 	why := note.New("data.nothing_new", "nothing new: {dataset}@{version} stands", "dataset", name, "version", v.N)
 	if rep.New {
 		why = note.New("data.new_version", "{dataset}@{version} has {rows} rows", "dataset", name, "version", v.N, "rows", v.Rows)
-		if err := s.recordVersion(ctx, v); err != nil {
-			return outcome{}, err
-		}
 	}
 	log(why.Text)
 	raw, err := json.Marshal(made{v.N, v.Digest})

@@ -48,6 +48,9 @@ func (s *Service) keepTrained(ctx context.Context, t Trained, set features.Train
 	if err != nil {
 		return err
 	}
+	if err := s.Monitoring.SetReference(ctx, t.Project, rel.Digest, ref); err != nil {
+		return err
+	}
 	now := time.Now().UTC()
 	label := fmt.Sprintf("%s@%d", t.Model, t.Version)
 	nodes := []lineage.Node{
@@ -59,17 +62,14 @@ func (s *Service) keepTrained(ctx context.Context, t Trained, set features.Train
 	for _, p := range set.Pins {
 		edges = append(edges, lineage.Edge{From: versionNode(p.Dataset, p.Version), To: nodes[0].ID, Role: "joined"})
 	}
-	err = s.store.Change(ctx, "lineage.record", runResource(t.Project, t.Pipeline), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
+	// Last, because its row is what says that all of this was done.
+	return s.store.Change(ctx, "lineage.record", runResource(t.Project, t.Pipeline), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
 		if err := upsertTrained(ctx, tx, t); err != nil {
 			return event.Draft{}, err
 		}
 		tx.After(t)
 		return event.Draft{Type: "model.trained", Subject: label, Data: t}, s.Lineage.Record(ctx, t.Project, nodes, edges)
 	})
-	if err != nil {
-		return err
-	}
-	return s.Monitoring.SetReference(ctx, t.Project, rel.Digest, ref)
 }
 
 // modelNode is the lineage id of a model version: the same spelling as the pages'.

@@ -93,7 +93,7 @@ func (s *Service) Start(ctx context.Context, project string, req Request) (Run, 
 	r := Run{ID: id.New("pr"), Project: project, Pipeline: req.Pipeline, State: Waiting, Actor: who.From(ctx).Origin(), Model: req.Model, Request: req, Resumed: req.Resumes, Created: time.Now().UTC()}
 	err := s.store.Change(ctx, action, runResource(project, r.ID), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
 		if req.Key != "" {
-			old, err := selectRun(ctx, tx, project, keyed(req.Key))
+			old, err := selectRun(ctx, tx, project, keyed(project, req.Key))
 			if err == nil {
 				r = old
 				return event.Draft{}, nil
@@ -101,7 +101,7 @@ func (s *Service) Start(ctx context.Context, project string, req Request) (Run, 
 			if !fault.Is(err, fault.NotFound) {
 				return event.Draft{}, err
 			}
-			r.ID = keyed(req.Key)
+			r.ID = keyed(project, req.Key)
 		}
 		a, found, err := selectApply(ctx, tx, project, 0)
 		if err != nil {
@@ -121,8 +121,8 @@ func (s *Service) Start(ctx context.Context, project string, req Request) (Run, 
 }
 
 // keyed is the id of a run with an idempotency key: stable, and of the same form as the others.
-func keyed(key string) string {
-	return "pr_" + strings.ToLower(strings.NewReplacer("/", "-", ":", "-", " ", "-").Replace(key))
+func keyed(project, key string) string {
+	return "pr_" + strings.ToLower(strings.NewReplacer("/", "-", ":", "-", " ", "-").Replace(project+"-"+key))
 }
 
 // Run returns a run with its steps.

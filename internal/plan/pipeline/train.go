@@ -175,6 +175,9 @@ func (x *execution) fit(ctx context.Context, name string, m plan.Model, set feat
 		return fitted{}, err
 	}
 	defer room.Close()
+	if done, err := x.fitted(ctx, name); err != nil || done != nil {
+		return value(done), err
+	}
 	runID, err := x.s.openRun(ctx, x.run, name, set, x.bundle)
 	if err != nil {
 		return fitted{}, err
@@ -208,16 +211,84 @@ func (x *execution) fit(ctx context.Context, name string, m plan.Model, set feat
 	}
 	x.s.closeRun(ctx, x.run.Project, runID, "FINISHED")
 	log(fmt.Sprintf("%s; %.1f CPU seconds, %d MiB at most, held by %s", t.Reason, t.CPUSeconds, t.MemoryPeak>>20, strings.Join(t.Guards, ", ")))
-	versions, err := x.s.Registry.SearchVersions(ctx, x.run.Project, tracking.Search{Filter: "run_id = '" + runID + "'", Max: 10})
+	version, err := x.s.registered(ctx, x.run.Project, name, runID)
 	if err != nil {
 		return fitted{}, err
 	}
-	for _, v := range versions.Items {
-		if v.Model == name {
-			return fitted{Run: runID, Version: v.Number, Runtime: rt.Digest, Code: t.Code}, nil
-		}
+	if version != 0 {
+		return fitted{Run: runID, Version: version, Runtime: rt.Digest, Code: t.Code}, nil
 	}
 	return fitted{}, fault.New(fault.Refused, "The training command ended well, but it registered no model named '"+name+"'.", "In the script: mlflow.<flavor>.log_model(..., registered_model_name=\""+name+"\").")
+}
+
+func value(f *fitted) fitted {
+	if f == nil {
+		return fitted{}
+	}
+	return *f
+}
+
+// registered is the version of the model that a run registered, 0 for none.
+func (s *Service) registered(ctx context.Context, project, model, run string) (int64, error) {
+	versions, err := s.Registry.SearchVersions(ctx, project, tracking.Search{Filter: "run_id = '" + run + "'", Max: 10})
+	if err != nil {
+		return 0, err
+	}
+	for _, v := range versions.Items {
+		if v.Model == model {
+			return v.Number, nil
+		}
+	}
+	return 0, nil
+}
+
+// fitted takes up what an interrupted try of this step left: a training that succeeded is not repeated, and what a
+// killed one had registered is taken away, so that no model version stands twice for one training.
+func (x *execution) fitted(ctx context.Context, name string) (*fitted, error) {
+	runs, err := x.s.runsOf(ctx, x.run.Project, x.run.ID, name)
+	if err != nil {
+		return nil, err
+	}
+	for _, run := range runs {
+		trainings, err := x.s.Training.OfRun(ctx, x.run.Project, run)
+		if err != nil {
+			return nil, err
+		}
+		version, err := x.s.registered(ctx, x.run.Project, name, run)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range trainings {
+			if t.Outcome == training.Succeeded && version != 0 {
+				x.s.closeRun(ctx, x.run.Project, run, "FINISHED")
+				return &fitted{Run: run, Version: version, Runtime: t.Runtime, Code: t.Code}, nil
+			}
+		}
+		x.s.closeRun(ctx, x.run.Project, run, "KILLED")
+		if version != 0 {
+			if err := x.s.Registry.DeleteVersion(ctx, x.run.Project, name, version); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return nil, nil
+}
+
+// runsOf lists the tracking runs that a pipeline run opened for a model.
+func (s *Service) runsOf(ctx context.Context, project, pipelineRun, model string) ([]string, error) {
+	exp, err := s.Tracking.ExperimentByName(ctx, project, model)
+	if fault.Is(err, fault.NotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	left, err := s.Tracking.SearchRuns(ctx, project, tracking.Search{Experiments: []int64{exp.ID}, Filter: "tags.\"falaj.pipeline_run\" = '" + pipelineRun + "'", Max: 100})
+	var out []string
+	for _, l := range left.Items {
+		out = append(out, l.ID)
+	}
+	return out, err
 }
 
 // Runtime makes the runtime of a lock, with uv installed on first use.
@@ -275,7 +346,7 @@ func pinsOf(set features.TrainingSet) map[string]string {
 	return out
 }
 
-// openRun makes the tracking run that the script will resume by MLFLOW_RUN_ID. A run that an interrupted try left open is closed.
+// openRun makes the tracking run that the script will resume by MLFLOW_RUN_ID.
 func (s *Service) openRun(ctx context.Context, r Run, model string, set features.TrainingSet, b Bundle) (string, error) {
 	exp, err := s.Tracking.ExperimentByName(ctx, r.Project, model)
 	if fault.Is(err, fault.NotFound) {
@@ -283,13 +354,6 @@ func (s *Service) openRun(ctx context.Context, r Run, model string, set features
 	}
 	if err != nil {
 		return "", err
-	}
-	left, err := s.Tracking.SearchRuns(ctx, r.Project, tracking.Search{Experiments: []int64{exp.ID}, Filter: "tags.\"falaj.pipeline_run\" = '" + r.ID + "' AND attributes.status = 'RUNNING'", Max: 10})
-	if err != nil {
-		return "", err
-	}
-	for _, l := range left.Items {
-		s.closeRun(ctx, r.Project, l.ID, "KILLED")
 	}
 	tags := []tracking.Pair{{Key: "falaj.pipeline_run", Value: r.ID}, {Key: "falaj.pipeline", Value: r.Pipeline}, {Key: "falaj.training_set", Value: set.Blob.Digest}, {Key: "mlflow.source.name", Value: "falaj " + r.Pipeline}, {Key: "mlflow.source.type", Value: "JOB"}, {Key: "mlflow.user", Value: r.Actor}}
 	if b.Commit != "" {
@@ -333,11 +397,11 @@ func (x *execution) register(name string, m plan.Model, set features.TrainingSet
 		if err != nil {
 			return outcome{}, err
 		}
-		if old.Release != "" { // a cached training: its release stands
-			prev, err := x.s.Trained(ctx, x.run.Project, old.Release)
-			if err != nil {
-				return outcome{}, err
-			}
+		prev, err := x.s.Trained(ctx, x.run.Project, old.Release)
+		if err != nil && !fault.Is(err, fault.NotFound) { // not found: a kill came between the release and the record of how it was made
+			return outcome{}, err
+		}
+		if err == nil { // a cached training: its release stands
 			why := note.New("registry.stands", "{model}@{version} stands", "model", name, "version", fit.Version)
 			raw, err := json.Marshal(prev)
 			return outcome{Hit: true, Reason: &why, Value: raw, Outputs: []Ref{{Kind: "release", ID: old.Release}}}, err
