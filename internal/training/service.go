@@ -54,6 +54,8 @@ type Request struct {
 	Params  map[string]string // for the placeholders and the record
 	Dir     string            // the user's project folder
 	Code    []string          // files and folders of Dir that are code; none means all
+	Commit  string            // Git commit of Dir when the caller knows it, as a server that was sent the files; empty: looked up in Dir
+	Dirty   bool              // files differed from Commit
 	Runtime Runtime
 	Data    map[string]string // name of each input version -> digest, for the record
 	Inputs  []string          // files and folders the job may read, such as the training set
@@ -189,7 +191,7 @@ func (s *Service) prepare(ctx context.Context, req Request, t *Training, base st
 		}
 	}
 	err := copyCode(ctx, req.Dir, req.Code, job.Code)
-	if err == nil {
+	if t.Commit, t.Dirty = req.Commit, req.Dirty; err == nil && req.Commit == "" {
 		t.Commit, t.Dirty, err = GitState(req.Dir)
 	}
 	if err == nil {

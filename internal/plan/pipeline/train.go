@@ -195,7 +195,7 @@ func (x *execution) fit(ctx context.Context, name string, m plan.Model, set feat
 	if err != nil {
 		return fitted{}, err
 	}
-	t, err := x.s.Training.Launch(ctx, training.Request{Project: x.run.Project, Run: runID, Argv: argv, Params: params, Dir: work, Runtime: rt, Data: pinsOf(set), Inputs: []string{set2},
+	t, err := x.s.Training.Launch(ctx, training.Request{Project: x.run.Project, Run: runID, Argv: argv, Params: params, Dir: work, Commit: x.bundle.Commit, Dirty: x.bundle.Dirty, Runtime: rt, Data: pinsOf(set), Inputs: []string{set2},
 		Env: map[string]string{"FALAJ_TRAINING_SET": set2, "MLFLOW_TRACKING_URI": x.s.URL(), "MLFLOW_EXPERIMENT_NAME": name, "MLFLOW_RUN_ID": runID,
 			"GIT_PYTHON_REFRESH": "quiet", "NO_PROXY": "127.0.0.1,localhost"},
 		Secrets: map[string]string{"MLFLOW_TRACKING_TOKEN": token}, Limits: limits, Connect: []uint16{uint16(port)}, Log: func(l training.Line) { log(l.Text) }})
