@@ -169,10 +169,15 @@ func (a *App) routes() error {
 	return a.door.Handle(
 		door.Route{Method: "GET", Pattern: "/healthz", Public: true, Handler: http.HandlerFunc(alive)},
 		door.Route{Method: "GET", Pattern: "/readyz", Public: true, Handler: http.HandlerFunc(a.ready)},
-		door.Route{Method: "GET", Pattern: "/metrics", Public: true, Handler: a.meters.handler()},
+		door.Route{Method: "GET", Pattern: "/metrics", Action: "monitor.read", Resource: installation, Handler: a.meters.handler()},
 		door.Route{Method: "GET", Pattern: api.Base + "/openapi.json", Public: true, Handler: serveSpec},
 		door.Route{Method: "GET", Pattern: "/", Public: true, Handler: ui.Handler()},
 	)
+}
+
+// installation is the resource of what belongs to no project: a scraper holds a token of a viewer of "*".
+func installation(*http.Request) (policy.Resource, error) {
+	return policy.Resource{Kind: "Installation", ID: "*"}, nil
 }
 
 func alive(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }
