@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"falaj/internal/features"
@@ -195,15 +196,21 @@ func (x *execution) fit(ctx context.Context, name string, m plan.Model, set feat
 	if err != nil {
 		return fitted{}, err
 	}
+	var last atomic.Pointer[string] // what the script said last
 	t, err := x.s.Training.Launch(ctx, training.Request{Project: x.run.Project, Run: runID, Argv: argv, Params: params, Dir: work, Commit: x.bundle.Commit, Dirty: x.bundle.Dirty, Runtime: rt, Data: pinsOf(set), Inputs: []string{set2},
 		Env: map[string]string{"FALAJ_TRAINING_SET": set2, "MLFLOW_TRACKING_URI": x.s.URL(), "MLFLOW_EXPERIMENT_NAME": name, "MLFLOW_RUN_ID": runID,
 			"GIT_PYTHON_REFRESH": "quiet", "NO_PROXY": "127.0.0.1,localhost"},
-		Secrets: map[string]string{"MLFLOW_TRACKING_TOKEN": token}, Limits: limits, Connect: []uint16{uint16(port)}, Log: func(l training.Line) { log(l.Text) }})
+		Secrets: map[string]string{"MLFLOW_TRACKING_TOKEN": token}, Limits: limits, Connect: []uint16{uint16(port)}, Log: func(l training.Line) {
+			log(l.Text)
+			if text := strings.TrimSpace(l.Text); text != "" && l.Stream != "falaj" {
+				last.Store(&text)
+			}
+		}})
 	if e := x.s.Access.RevokeRun(context.WithoutCancel(ctx), x.run.Project, runID); err == nil {
 		err = e
 	}
 	if err == nil {
-		err = t.Err()
+		err = blame(t, last.Load(), x.run.ID, name)
 	}
 	if err != nil {
 		x.s.closeRun(ctx, x.run.Project, runID, "FAILED")
@@ -289,6 +296,26 @@ func (s *Service) runsOf(ctx context.Context, project, pipelineRun, model string
 		out = append(out, l.ID)
 	}
 	return out, err
+}
+
+// blame says how a training ended that did not succeed, with the script's last words and where to read all of them.
+func blame(t training.Training, last *string, run, model string) error {
+	err := t.Err()
+	if err == nil {
+		return nil
+	}
+	what := fmt.Sprintf("The training command of %s did not succeed: %s.", model, t.Reason)
+	if last != nil {
+		what += " Its last words: " + clip(*last)
+	}
+	return fault.Wrap(err, fault.KindOf(err), what, fmt.Sprintf("falaj logs %s 'train %s' shows all it said.", run, model))
+}
+
+func clip(s string) string {
+	if r := []rune(s); len(r) > 200 {
+		return string(r[:200]) + "..."
+	}
+	return s
 }
 
 // Runtime makes the runtime of a lock, with uv installed on first use.
@@ -404,7 +431,7 @@ func (x *execution) register(name string, m plan.Model, set features.TrainingSet
 		if err == nil { // a cached training: its release stands
 			why := note.New("registry.stands", "{model}@{version} stands", "model", name, "version", fit.Version)
 			raw, err := json.Marshal(prev)
-			return outcome{Hit: true, Reason: &why, Value: raw, Outputs: []Ref{{Kind: "release", ID: old.Release}}}, err
+			return outcome{Hit: true, Reason: &why, Value: raw, Outputs: []Ref{{Kind: "release", ID: old.Release}, {Kind: "model_version", ID: name, Version: &fit.Version}}}, err
 		}
 		rel, err := x.s.Registry.CreateRelease(ctx, x.run.Project, req)
 		if err != nil {
