@@ -46,9 +46,10 @@ type play struct {
 	chapters []chapter
 }
 
-// chapter is one line of the story with the facts it speaks of.
+// chapter is one line of the story with the facts it speaks of. Step is its number in STORY.md.
 type chapter struct {
 	N     int            `json:"n"`
+	Step  int            `json:"step"`
 	Text  string         `json:"text"`
 	After float64        `json:"after_seconds"`
 	Link  string         `json:"link,omitempty"`
@@ -115,10 +116,10 @@ func (d *play) all(ctx context.Context, input, listen string) error {
 }
 
 // tell ends a chapter: one line, and where to look.
-func (d *play) tell(n int, link string, facts map[string]any, format string, args ...any) {
-	c := chapter{N: n, Text: fmt.Sprintf(format, args...), After: time.Since(d.started).Seconds(), Facts: facts}
+func (d *play) tell(step int, link string, facts map[string]any, format string, args ...any) {
+	c := chapter{N: len(d.chapters) + 1, Step: step, Text: fmt.Sprintf(format, args...), After: time.Since(d.started).Seconds(), Facts: facts}
 	d.clear()
-	d.env.say("%s %s  %s", d.env.paint(bold, fmt.Sprintf("%2d", n)), clockText(c.After), c.Text)
+	d.env.say("%s %s  %s", d.env.paint(bold, fmt.Sprintf("%2d", c.N)), clockText(c.After), c.Text)
 	if link != "" {
 		c.Link = d.page(link)
 		d.env.say("           %s", d.env.paint(blue, c.Link))

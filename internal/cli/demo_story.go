@@ -108,34 +108,24 @@ func (d *play) ingest(ctx context.Context, key string, files map[string][]string
 	})
 }
 
-// pipeline runs a pipeline as layla under a key, or finds the run that has it. One that an earlier call saw fail is
-// started again.
-func (d *play) pipeline(ctx context.Context, key string, body map[string]any, sources func() (map[string][]pipeline.SourceFile, error)) (api.PipelineRun, error) {
-	var r api.PipelineRun
-	for try := 1; ; try++ {
-		k := key
-		if try > 1 {
-			k += "-" + strconv.Itoa(try)
-		}
-		err := d.layla.call(ctx, "GET", in(demoProject, "pipelines", "runs", "pr_"+k), nil, &r)
-		if err == nil && (r.State == "failed" || r.State == "cancelled") {
-			continue
-		}
-		if err != nil && !fault.Is(err, fault.NotFound) {
+// pipeline runs a pipeline as layla under a key: the server gives the run that has it, or a new one. One that an earlier
+// call saw fail is started again.
+func (d *play) pipeline(ctx context.Context, key string, body map[string]any, sources func() (map[string][]pipeline.SourceFile, error)) (r api.PipelineRun, err error) {
+	if sources != nil {
+		if body["sources"], err = sources(); err != nil {
 			return r, err
 		}
-		if err != nil {
-			if sources != nil {
-				if body["sources"], err = sources(); err != nil {
-					return r, err
-				}
-			}
-			body["key"] = k
-			if err := d.layla.call(ctx, "POST", in(demoProject, "pipelines", "runs"), body, &r); err != nil {
-				return r, err
-			}
+	}
+	for try := 1; ; try++ {
+		if body["key"] = key; try > 1 {
+			body["key"] = key + "-" + strconv.Itoa(try)
 		}
-		return d.ran(ctx, r.ID)
+		if err := d.layla.call(ctx, "POST", in(demoProject, "pipelines", "runs"), body, &r); err != nil {
+			return r, err
+		}
+		if r.State != "failed" && r.State != "cancelled" {
+			return d.ran(ctx, r.ID)
+		}
 	}
 }
 

@@ -118,6 +118,9 @@ func (s *Service) OnAlert(ctx context.Context, e event.Event) error {
 	if !ok {
 		return nil
 	}
+	if gone, err := s.replaced(ctx, e.Project, d.Model, environments(p), d.Args); err != nil || gone {
+		return err
+	}
 	switch e.Type {
 	case "quality.degraded":
 		if !wants(m.Retrain, "quality.degraded") {
@@ -133,6 +136,25 @@ func (s *Service) OnAlert(ctx context.Context, e event.Event) error {
 		return s.trigger(ctx, e, d.Model, "alert", m.Retrain.Cooldown.Std(), Request{Pipeline: RetrainPipeline, Model: d.Model, Reason: why})
 	}
 	return nil
+}
+
+// replaced says whether the release that an alert speaks of no longer is the champion: a window that ended before the
+// change is judged after it, and what it asks for has been done.
+func (s *Service) replaced(ctx context.Context, project, model string, envs []string, args map[string]any) (bool, error) {
+	judged, _ := args["champion"].(string)
+	if r, ok := args["release"].(string); ok {
+		judged = r
+	}
+	all, err := s.Delivery().Pointers(ctx, project, model)
+	if err != nil || judged == "" {
+		return false, err
+	}
+	for _, p := range all {
+		if p.Role == delivery.Champion && p.Environment == envs[len(envs)-1] {
+			return p.Release != judged, nil
+		}
+	}
+	return false, nil
 }
 
 func (s *Service) applied(ctx context.Context, project string) (a Applied, found bool, err error) {
