@@ -204,6 +204,30 @@ func TestCredentials(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		a, err := s.Session(context.Background(), session)
+		if err != nil {
+			t.Fatal(err)
+		}
+		amal := who.With(context.Background(), a)
+		const next = "another sentence to say"
+		if err := s.SetPassword(amal, "amal", "not the old one", next); !fault.Is(err, fault.Denied) {
+			t.Fatalf("a password changed without the old one: %v", err)
+		}
+		if err := s.SetPassword(amal, "root", password, next); !fault.Is(err, fault.Denied) {
+			t.Fatalf("somebody else's password changed: %v", err)
+		}
+		if err := s.SetPassword(amal, "amal", password, next); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Session(context.Background(), session); !fault.Is(err, fault.Unauthenticated) {
+			t.Fatalf("a session outlived the password: %v", err)
+		}
+		if _, err := s.Login(context.Background(), "amal", password); !fault.Is(err, fault.Unauthenticated) {
+			t.Fatalf("the old password works: %v", err)
+		}
+		if session, err = s.Login(context.Background(), "amal", next); err != nil {
+			t.Fatal(err)
+		}
 		if err := s.DisableUser(root, "amal"); err != nil {
 			t.Fatal(err)
 		}

@@ -128,7 +128,7 @@ func (s *Service) Session(ctx context.Context, secret string) (who.Actor, error)
 // Token turns an flj_ secret into an actor.
 func (s *Service) Token(ctx context.Context, secret string) (who.Actor, error) {
 	if !wellFormed(secret) {
-		return who.Actor{}, fault.New(fault.Unauthenticated, "This is not a falaj token.", "Tokens start with flj_; make one with `falaj login` or on the tokens page.")
+		return who.Actor{}, fault.New(fault.Unauthenticated, "This is not a falaj token.", "Tokens start with flj_; make one with `falaj login`.")
 	}
 	h := s.hash("token", secret)
 	return s.cached("t"+string(h), func() (a who.Actor, until time.Time, err error) {

@@ -146,6 +146,34 @@ func (s *Service) SetGroups(ctx context.Context, user string, groups []string) e
 	}))
 }
 
+// SetPassword changes a password: one's own, with the old one, or anybody's as an admin. Sessions of the user end.
+func (s *Service) SetPassword(ctx context.Context, name, old, password string) error {
+	if err := checkNewPassword(password); err != nil {
+		return err
+	}
+	action := policy.Action("user.update")
+	if actor := who.From(ctx); actor.Kind == who.User && actor.Name == name && actor.Scope == (who.Scope{}) {
+		if !s.attempts.allow(name) {
+			return fault.New(fault.Limited, "Too many attempts for this name.", "Wait a minute and try again.")
+		}
+		var phc string
+		if err := s.store.View(ctx, func(ctx context.Context, q store.Querier) (err error) {
+			phc, err = selectPassword(ctx, q, name)
+			return err
+		}); err != nil {
+			return err
+		}
+		if !checkPassword(phc, old) {
+			return fault.New(fault.Denied, "The old password is wrong.", "Try again, or ask an admin to set a new one.").At("old")
+		}
+		action = "session.create"
+	}
+	hash := hashPassword(password)
+	return s.changed(s.store.Change(ctx, action, installation("User", name), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
+		return event.Draft{Type: "user.updated", Subject: name}, updatePassword(ctx, tx, name, hash)
+	}))
+}
+
 // DisableUser ends a person's sessions and tokens at once.
 func (s *Service) DisableUser(ctx context.Context, name string) error {
 	return s.changed(s.store.Change(ctx, "user.update", installation("User", name), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {

@@ -111,6 +111,18 @@ func disableUser(ctx context.Context, tx *store.Tx, name string) error {
 	return revokeTokens(ctx, tx, "principal", "user:"+name)
 }
 
+func updatePassword(ctx context.Context, tx *store.Tx, name, password string) error {
+	n, err := tx.Exec(ctx, `UPDATE users SET password = $1 WHERE name = $2 AND NOT disabled`, password, name)
+	if err == nil && n == 0 {
+		return fault.New(fault.NotFound, "There is no user '"+name+"'.", "")
+	}
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `DELETE FROM sessions WHERE username = $1`, name)
+	return err
+}
+
 func selectUser(ctx context.Context, q store.Querier, name string) (u User, err error) {
 	var created int64
 	err = q.QueryRow(ctx, `SELECT name, full_name, disabled, created FROM users WHERE name = $1`, name).Scan(&u.Name, &u.FullName, &u.Disabled, &created)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"falaj/internal/audit"
 	"falaj/internal/kernel/ledger"
 	"falaj/internal/kernel/note"
 )
@@ -119,10 +120,18 @@ func (a *API) verify(ctx context.Context, deep bool) (*Out[AuditVerification], e
 	}
 	v := AuditVerification{OK: r.OK, Entries: r.Entries, Events: r.Events, Blobs: r.Blobs, HeadSeq: r.HeadSeq, HeadHash: "sha256:" + r.HeadHash, TookMS: float64(r.Took.Microseconds()) / 1000, All: []AuditBroken{}}
 	for _, b := range r.Broken {
-		v.All = append(v.All, AuditBroken{b.Seq, note.New("ledger.broken", fmt.Sprintf("%s %s: %s", b.Kind, b.Name, b.Why), "seq", b.Seq)})
+		v.All = append(v.All, AuditBroken{b.Seq, note.New("ledger.broken", brokenPlace(b), "seq", b.Seq)})
 	}
 	if len(v.All) > 0 {
 		v.Broken = &v.All[0]
 	}
 	return answer(v), nil
+}
+
+// brokenPlace names what is broken: a row by its number, an event by its id and row, a blob by project, digest and file.
+func brokenPlace(b audit.Broken) string {
+	if b.Seq != 0 {
+		return fmt.Sprintf("%s row %d (%s): %s", b.Kind, b.Seq, b.Name, b.Why)
+	}
+	return fmt.Sprintf("%s %s: %s", b.Kind, b.Name, b.Why)
 }

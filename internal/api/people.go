@@ -18,6 +18,7 @@ func (a *API) people() {
 	add(a, "GET", "/users", "listUsers", "List people", "user.update", a.users, installation("User"))
 	add(a, "POST", "/users", "createUser", "Create a person", "user.create", a.createUser, installation("User"), status(http.StatusCreated))
 	add(a, "PUT", "/users/{user}/groups", "setGroups", "Replace a person's groups", "group.update", a.setGroups, installation("User"), status(http.StatusNoContent))
+	add(a, "PUT", "/users/{user}/password", "setPassword", "Set a password: one's own with the old one, or as admin", "me.read", a.setPassword, installation("User"), status(http.StatusNoContent))
 	add(a, "DELETE", "/users/{user}", "disableUser", "Disable a person; sessions and tokens end at once", "user.update", a.disableUser, installation("User"), status(http.StatusNoContent))
 	add(a, "POST", "/bindings", "bindRole", "Give a principal a role", "role.bind", a.bind, bindingProject(), status(http.StatusNoContent))
 	add(a, "POST", "/bindings/remove", "unbindRole", "Take a role away", "role.unbind", a.unbind, bindingProject(), status(http.StatusNoContent))
@@ -64,6 +65,18 @@ type groupsIn struct {
 
 func (a *API) setGroups(ctx context.Context, in *groupsIn) (*struct{}, error) {
 	return nil, a.Access.SetGroups(ctx, in.User, in.Body.Groups)
+}
+
+type passwordIn struct {
+	User string `path:"user"`
+	Body struct {
+		Old string `json:"old,omitempty" maxLength:"1024" doc:"needed for one's own"`
+		New string `json:"new" maxLength:"1024"`
+	}
+}
+
+func (a *API) setPassword(ctx context.Context, in *passwordIn) (*struct{}, error) {
+	return nil, a.Access.SetPassword(ctx, in.User, in.Body.Old, in.Body.New)
 }
 
 func (a *API) disableUser(ctx context.Context, in *struct {
@@ -155,6 +168,13 @@ func (a *API) policyWhy(ctx context.Context, in *whyIn) (*Out[Why], error) {
 		in.Principal = who.From(ctx).String()
 	}
 	res := policy.Resource{Kind: kind, ID: id, Project: project}
+	if kind == "Change" { // who asked for it and who made the model decide too
+		c, err := a.Delivery.Change(ctx, project, id)
+		if err != nil {
+			return nil, err
+		}
+		res = c.Resource()
+	}
 	d, err := a.Access.Explain(ctx, in.Principal, policy.Action(in.Action), res)
 	if err != nil {
 		return nil, err

@@ -205,6 +205,11 @@ func (e *env) showRun(r api.PipelineRun) error {
 			}
 		}
 	}
+	for _, s := range r.StepList {
+		if s.Cache != nil && s.Cache.Reason.Code == "data.refused" {
+			return fault.New(fault.Refused, s.Cache.Reason.Text, "falaj logs "+r.ID+" tells more; the page of the dataset shows the rows.")
+		}
+	}
 	if r.State == "failed" && r.Error != nil {
 		return fault.New(fault.Kind(r.Error.Code), r.Error.Detail, r.Error.Next)
 	}

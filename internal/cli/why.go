@@ -12,7 +12,7 @@ import (
 
 func (e *env) whyCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:   "why [PROJECT/]MODEL[@VERSION] [ENVIRONMENT] | PREDICTION",
+		Use:   "why [PROJECT/]MODEL[@VERSION|@ENVIRONMENT] [ENVIRONMENT] | PREDICTION",
 		Short: "Why a model version is where it is, down to the data; or why a prediction was what it was",
 		Args:  cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -20,11 +20,14 @@ func (e *env) whyCmd() *cobra.Command {
 			if strings.HasPrefix(args[0], "prd_") || strings.HasPrefix(args[0], "req_") {
 				path = in(e.projectName(), "predictions", args[0], "why")
 			} else {
-				n, err := e.noun(args[0])
+				name, env := args[0], ""
+				if base, at, ok := strings.Cut(name, "@"); ok && !isNumber(at) { // model@environment
+					name, env = base, at
+				}
+				n, err := e.noun(name)
 				if err != nil {
 					return err
 				}
-				env := ""
 				if len(args) == 2 {
 					env = args[1]
 				}
@@ -55,4 +58,9 @@ func (e *env) whyCmd() *cobra.Command {
 			return nil
 		},
 	}
+}
+
+func isNumber(s string) bool {
+	_, err := strconv.ParseInt(s, 10, 64)
+	return err == nil
 }

@@ -31,6 +31,9 @@ func New(s *store.Store, f *flow.Engine, c Catalog, e Evaluator) *Service {
 	return d
 }
 
+// Resource is what policy decides on: the change with who asked for it and who made its model.
+func (c Change) Resource() policy.Resource { return resource(c) }
+
 func resource(c Change) policy.Resource {
 	return policy.Resource{Kind: "Change", ID: c.ID, Project: c.Project, Attrs: map[string]string{"requester": c.Requester, "author": c.Author}}
 }

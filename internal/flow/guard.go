@@ -71,7 +71,7 @@ func sendFault(err error) error {
 	var dns *net.DNSError
 	switch {
 	case errors.Is(err, errClosed):
-		public, next = "The webhook's host resolves to a private or reserved address, which is refused.", "Use a public host, or let the administrator allow the network (webhooks.allow)."
+		public, next = "The webhook's host resolves to a private or reserved address, which is refused.", "Use a public host, or let the administrator allow the network (--webhook-network)."
 	case errors.As(err, &dns):
 		public = "The webhook's host name cannot be resolved."
 	case errors.As(err, &timeout) && timeout.Timeout():

@@ -175,7 +175,7 @@ func (w *Webhooks) check(req NewWebhook) error {
 	case err != nil || u.Host == "" || len(req.URL) > 2000 || u.Opaque != "":
 		return bad("url", "The webhook's URL is not one.", "Write it as https://host/path.")
 	case u.Scheme != "https" && !(u.Scheme == "http" && w.cfg.AllowHTTP):
-		return bad("url", "A webhook's URL begins with https://.", "Use https, or let the administrator allow http (webhooks.allow_http).")
+		return bad("url", "A webhook's URL begins with https://.", "Use https, or let the administrator allow http (--webhook-network, which allows http too).")
 	case u.User != nil || u.Fragment != "":
 		return bad("url", "A webhook's URL holds no user, password or fragment.", "The signature header proves where the call comes from.")
 	case req.Secret != "" && len(req.Secret) < 16:
@@ -184,7 +184,7 @@ func (w *Webhooks) check(req NewWebhook) error {
 		return bad("types", "Too many event types.", "Use a prefix such as drift.*.")
 	}
 	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && !reachable(ip, w.cfg.Allow) {
-		return bad("url", "The webhook's address is private or reserved, which is refused.", "Use a public host, or let the administrator allow the network (webhooks.allow).")
+		return bad("url", "The webhook's address is private or reserved, which is refused.", "Use a public host, or let the administrator allow the network (--webhook-network).")
 	}
 	for _, t := range req.Types {
 		if t == "" || len(t) > 100 || strings.ContainsAny(t, " \t\n") || strings.Contains(strings.TrimSuffix(t, ".*"), "*") {

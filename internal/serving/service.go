@@ -42,6 +42,7 @@ type Service struct {
 	configuring sync.Mutex // one configuration at a time; held over loading
 	mu          sync.Mutex // guards engines and their refs
 	engines     map[engineKey]*engine
+	failures    map[engineKey]int64 // rows that a release failed to answer, since this process began; guarded by mu
 
 	shadows *shadows
 	closing sync.WaitGroup // engines being closed
@@ -207,6 +208,22 @@ func (l *live) release() {
 			l.service.drop(l.Project, v.engine)
 		}
 	}
+}
+
+// Failures counts the rows that a release failed to answer since this process began: its own faults, not those of requests.
+func (s *Service) Failures(project, release string) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failures[engineKey{project, release}]
+}
+
+func (s *Service) failed(project, release string, rows int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failures == nil {
+		s.failures = map[engineKey]int64{}
+	}
+	s.failures[engineKey{project, release}] += int64(rows)
 }
 
 // find holds the live endpoint of a key, or is nil. The caller releases it.

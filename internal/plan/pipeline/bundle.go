@@ -129,6 +129,9 @@ func (s *Service) load(ctx context.Context, project string, b Bundle) (*plan.Pro
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := p.CheckRegion(s.Region); err != nil {
+		return nil, nil, err
+	}
 	f.refs = refs
 	if p.Name != project {
 		return nil, nil, fault.New(fault.Invalid, "falaj.yaml is of project '"+p.Name+"', the request of '"+project+"'.", "Use --project "+p.Name+".").At("project")

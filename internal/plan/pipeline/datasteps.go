@@ -67,10 +67,12 @@ func stepOf(p *plan.Project, dataset string) string {
 
 func (s *Service) dataOutcome(ctx context.Context, name string, rep *data.Report, log func(string)) (outcome, error) {
 	v := rep.Version
+	refused := ""
 	for _, a := range rep.Asides {
 		what := fmt.Sprintf("%d of %d rows of %s put aside", a.Rows, a.Read, a.Source)
 		if a.Whole {
 			what = fmt.Sprintf("file %s refused as a whole", a.Source)
+			refused = a.Source + ": " + a.Reason
 		}
 		log(fmt.Sprintf("quarantine %s: %s: %s", a.ID, what, a.Reason))
 	}
@@ -82,9 +84,12 @@ func (s *Service) dataOutcome(ctx context.Context, name string, rep *data.Report
 	if rep.New {
 		why = note.New("data.new_version", "{dataset}@{version} has {rows} rows", "dataset", name, "version", v.N, "rows", v.Rows)
 	}
+	if refused != "" {
+		why = note.New("data.refused", "{dataset}@{version} stands without the refused file {why}", "dataset", name, "version", v.N, "why", refused)
+	}
 	log(why.Text)
 	raw, err := json.Marshal(made{v.N, v.Digest})
-	return outcome{Hit: !rep.New, Reason: &why, Value: raw, Outputs: []Ref{versionRef(name, v.N)}}, err
+	return outcome{Hit: !rep.New && refused == "", Reason: &why, Value: raw, Outputs: []Ref{versionRef(name, v.N)}}, err
 }
 
 func versionRef(dataset string, n int64) Ref {

@@ -166,7 +166,8 @@ func (s *Service) parityGate(ctx context.Context, c delivery.Change) (delivery.E
 	return ev, nil
 }
 
-// latencyGate measures the release itself on a throw-away endpoint: its own training rows, one at a time.
+// latencyGate measures the release itself on a throw-away endpoint with made-up features, one row at a time: the time of
+// the model and of the log, without the look-up of features.
 func (s *Service) latencyGate(ctx context.Context, c delivery.Change, g delivery.Gate) (delivery.Evidence, error) {
 	e, closeIt, err := s.Serving.Ephemeral(ctx, c.Project, c.ToRelease)
 	if err != nil {
@@ -195,7 +196,7 @@ func (s *Service) latencyGate(ctx context.Context, c delivery.Change, g delivery
 	slices.Sort(times)
 	p99 := times[len(times)*99/100]
 	return delivery.Evidence{Verdict: verdict(g.Max == nil || p99 <= *g.Max), Observed: &p99, Threshold: g.Max, Direction: "max", Unit: "ms",
-		Note: says("latency.summary", "99 of 100 of {calls} single predictions took at most {ms} ms", "calls", calls, "ms", p99)}, nil
+		Note: says("latency.summary", "99 of 100 of {calls} single predictions took at most {ms} ms, features given", "calls", calls, "ms", p99)}, nil
 }
 
 func (s *Service) newestWindow(ctx context.Context, project, model string) (monitoring.Window, bool, error) {
@@ -308,24 +309,62 @@ func (s *Service) scoreWindow(ctx context.Context, c delivery.Change, k monitori
 	return out, nil
 }
 
-// Canary judges a canary while it takes part of the traffic: enough requests, errors none, and not slower by much.
-func (s *Service) Canary(_ context.Context, c delivery.Change) (delivery.Evidence, error) {
-	const enough = 200
-	var stats monitoring.ReleaseStats
-	for _, r := range s.Monitoring.Snapshot() {
-		if r.Project == c.Project && r.Model == c.Model && r.Environment == c.Environment && r.Release == c.ToRelease && !r.Shadow && r.Variant == string(serving.Canary) {
-			stats = r
+// Canary judges a canary while it takes part of the traffic: each weight wants enough answers of its own, hardly any of
+// them failed, none blind, and not much slower than the champion's. Counts begin anew with the process, which only waits longer.
+func (s *Service) Canary(ctx context.Context, c delivery.Change) (delivery.Evidence, error) {
+	pointers, err := s.Delivery().Pointers(ctx, c.Project, c.Model)
+	if err != nil {
+		return delivery.Evidence{}, err
+	}
+	step := 0
+	for _, p := range pointers {
+		if p.Environment == c.Environment && p.Role == delivery.Canary {
+			step = slices.Index(c.Rollout, int(p.Weight))
 		}
 	}
-	n := float64(stats.Count)
-	ev := delivery.Evidence{Observed: &n, Verdict: delivery.Waiting, Unit: "predictions", Note: says("canary.waiting", "{n} of {enough} predictions seen", "n", stats.Count, "enough", enough)}
-	if stats.Count < enough {
-		return ev, nil
+	var canary, champion monitoring.ReleaseStats
+	for _, r := range s.Monitoring.Snapshot() {
+		if r.Project != c.Project || r.Model != c.Model || r.Environment != c.Environment || r.Shadow {
+			continue
+		}
+		switch {
+		case r.Release == c.ToRelease && r.Variant == string(serving.Canary):
+			canary = r
+		case r.Release == c.FromRelease && r.Variant == string(serving.Champion):
+			champion = r
+		}
 	}
-	if stats.Count > 0 && stats.NullRows == stats.Count {
-		ev.Verdict, ev.Note = delivery.Failed, says("canary.blind", "every row it was given lacked features")
-		return ev, nil
+	return judge(canary, champion, s.Serving.Failures(c.Project, c.ToRelease), step), nil
+}
+
+// What a canary must show at each weight.
+const (
+	canaryAnswers  = 200  // of its own
+	canaryFailures = 0.01 // share of failed rows
+	canarySlower   = 3.0  // times the champion's p99 ...
+	canarySlack    = 5.0  // ... and by more than so many ms
+)
+
+func judge(canary, champion monitoring.ReleaseStats, failures int64, step int) delivery.Evidence {
+	n, want := float64(canary.Count), canaryAnswers*float64(step+1)
+	ev := delivery.Evidence{Observed: &n, Threshold: &want, Direction: "min", Unit: "predictions", Verdict: delivery.Failed}
+	failed := float64(failures)
+	own, other := milliseconds(canary, 0.99), milliseconds(champion, 0.99)
+	switch {
+	case failed > canaryFailures*(n+failed) && failed >= 3:
+		ev.Note = says("canary.fails", "{failed} of {all} rows failed", "failed", failures, "all", int64(n+failed))
+	case n < want:
+		ev.Verdict, ev.Note = delivery.Waiting, says("canary.waiting", "{n} of {enough} predictions seen", "n", canary.Count, "enough", want)
+	case canary.NullRows == canary.Count:
+		ev.Note = says("canary.blind", "every row it was given lacked features")
+	case champion.Count > 0 && own > canarySlower*other && own > other+canarySlack:
+		ev.Note = says("canary.slow", "99 of 100 within {ms} ms, the champion within {champion} ms", "ms", own, "champion", other)
+	default:
+		ev.Verdict, ev.Note = delivery.Passed, says("canary.passed", "{n} predictions answered, 99 of 100 within {ms} ms", "n", canary.Count, "ms", own)
 	}
-	ev.Verdict, ev.Note = delivery.Passed, says("canary.passed", "{n} predictions answered, 99 of 100 within {ms} ms", "n", stats.Count, "ms", float64(stats.Latency.Quantile(0.99).Microseconds())/1000)
-	return ev, nil
+	return ev
+}
+
+func milliseconds(r monitoring.ReleaseStats, q float64) float64 {
+	return float64(r.Latency.Quantile(q).Microseconds()) / 1000
 }

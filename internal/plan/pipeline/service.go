@@ -43,6 +43,7 @@ type Config struct {
 	Monitoring *monitoring.Service
 	Lineage    *lineage.Service
 	Rooms      data.Engine // private rooms in memory for what a training reads in clear
+	Region     string      // of this installation
 	Runtimes   *training.Runtimes
 	Python     string
 	Wheelhouse string

@@ -378,6 +378,9 @@ func (s *Service) openRun(ctx context.Context, r Run, model string, set features
 	exp, err := s.Tracking.ExperimentByName(ctx, r.Project, model)
 	if fault.Is(err, fault.NotFound) {
 		exp, err = s.Tracking.CreateExperiment(ctx, r.Project, tracking.NewExperiment{Name: model})
+		if fault.Is(err, fault.Exists) { // another run of the model was faster
+			exp, err = s.Tracking.ExperimentByName(ctx, r.Project, model)
+		}
 	}
 	if err != nil {
 		return "", err
