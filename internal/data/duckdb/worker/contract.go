@@ -168,7 +168,7 @@ func (s *session) putAside(ctx context.Context, table, where, row string, cols [
 	for i, c := range checks {
 		parts[i] = fmt.Sprintf("CASE WHEN %s THEN %s || coalesce(', is ' || left(CAST(%s AS VARCHAR), 64), ', is empty') END", c.violated, lit(c.Column+": must be "+c.Rule), c.shows)
 	}
-	return s.exec(ctx, fmt.Sprintf("INSERT INTO %s SELECT list_filter([%s], lambda x: x IS NOT NULL), %s, %s FROM %s %s", aside, strings.Join(parts, ", "), row, record("", cols), table, where))
+	return s.exec(ctx, fmt.Sprintf("INSERT INTO %s SELECT list_filter([%s], lambda _falaj_x: _falaj_x IS NOT NULL), %s, %s FROM %s %s", aside, strings.Join(parts, ", "), row, record("", cols), table, where))
 }
 
 // record is a row as JSON text, in column order.

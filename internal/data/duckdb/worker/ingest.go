@@ -48,7 +48,7 @@ func ingest(ctx context.Context, s *session, j data.IngestJob) (*data.IngestResu
 	if err != nil {
 		return nil, err
 	}
-	return res, s.write(ctx, fmt.Sprintf("SELECT %s FROM %s WHERE NOT _bad ORDER BY %s", idents(names(res.Columns)), chk, order), j.Out)
+	return res, s.write(ctx, fmt.Sprintf("SELECT %s FROM %s WHERE NOT _falaj_bad ORDER BY %s", idents(names(res.Columns)), chk, order), j.Out)
 }
 
 // typed fills src from raw; rows with a value that has no place in its column's type go aside.
@@ -78,6 +78,10 @@ func (s *session) typed(ctx context.Context, j data.IngestJob, res *data.IngestR
 	} else if err := shape(have, res.Source, j.Name, "source"); err != nil {
 		return err
 	}
+	at, err := s.place(ctx, raw, have)
+	if err != nil {
+		return err
+	}
 	var list []string
 	var checks []check
 	for _, c := range res.Source {
@@ -95,12 +99,12 @@ func (s *session) typed(ctx context.Context, j data.IngestJob, res *data.IngestR
 	where := ""
 	if bad {
 		any := anyOf(checks)
-		if err := s.putAside(ctx, raw, "WHERE "+any, "rowid + 1", have, checks); err != nil {
+		if err := s.putAside(ctx, raw, "WHERE "+any, at+" + 1", have, checks); err != nil {
 			return err
 		}
 		where = " WHERE NOT " + any
 	}
-	if err := s.exec(ctx, "CREATE TABLE "+src+" AS SELECT "+strings.Join(list, ", ")+", rowid + 1 AS _row FROM "+raw+where); err != nil {
+	if err := s.exec(ctx, "CREATE TABLE "+src+" AS SELECT "+strings.Join(list, ", ")+", "+at+" + 1 AS _falaj_row FROM "+raw+where); err != nil {
 		return err
 	}
 	return s.exec(ctx, "DROP TABLE "+raw)
@@ -109,16 +113,20 @@ func (s *session) typed(ctx context.Context, j data.IngestJob, res *data.IngestR
 // derived runs the derive SELECT over src, or takes src itself, and returns the columns.
 func (s *session) derived(ctx context.Context, j data.IngestJob, res *data.IngestResult) ([]data.Column, error) {
 	if strings.TrimSpace(j.Derive) == "" {
-		return res.Source, s.exec(ctx, "CREATE VIEW "+drv+" AS SELECT *, _row AS _rid FROM "+src)
+		return res.Source, s.exec(ctx, "CREATE VIEW "+drv+" AS SELECT *, _falaj_row AS _falaj_rid FROM "+src)
 	}
-	if err := s.exec(ctx, "CREATE VIEW source AS SELECT * EXCLUDE (_row) FROM "+src); err != nil {
+	if err := s.exec(ctx, "CREATE VIEW source AS SELECT * EXCLUDE (_falaj_row) FROM "+src); err != nil {
 		return nil, err
 	}
 	cols, err := s.materialize(ctx, j.Derive, j.DeriveRef, own+".body")
 	if err != nil {
 		return nil, err
 	}
-	return cols, s.exec(ctx, "CREATE VIEW "+drv+" AS SELECT *, CAST(NULL AS BIGINT) AS _row, rowid AS _rid FROM "+own+".body")
+	at, err := s.place(ctx, own+".body", cols)
+	if err != nil {
+		return nil, err
+	}
+	return cols, s.exec(ctx, "CREATE VIEW "+drv+" AS SELECT "+idents(names(cols))+", CAST(NULL AS BIGINT) AS _falaj_row, "+at+" AS _falaj_rid FROM "+own+".body")
 }
 
 // checked applies the contract to drv and leaves chk; res gets the checks, the counts and the verdict.
@@ -169,11 +177,11 @@ func (s *session) checked(ctx context.Context, j data.IngestJob, cols []data.Col
 		mark = anyOf(firm)
 	}
 	if bad {
-		if err := s.putAside(ctx, drv, "WHERE "+anyOf(all), "_row", cols, all); err != nil {
+		if err := s.putAside(ctx, drv, "WHERE "+anyOf(all), "_falaj_row", cols, all); err != nil {
 			return err
 		}
 	}
-	if err := s.exec(ctx, fmt.Sprintf("CREATE TABLE %s AS SELECT %s, _row, _rid, %s AS _bad FROM %s", chk, strings.Join(list, ", "), mark, drv)); err != nil {
+	if err := s.exec(ctx, fmt.Sprintf("CREATE TABLE %s AS SELECT %s, _falaj_row, _falaj_rid, %s AS _falaj_bad FROM %s", chk, strings.Join(list, ", "), mark, drv)); err != nil {
 		return err
 	}
 	if err := s.unique(ctx, j, res); err != nil {
@@ -188,13 +196,13 @@ func (s *session) unique(ctx context.Context, j data.IngestJob, res *data.Ingest
 		return nil
 	}
 	keys := idents(j.Key)
-	n, err := s.ints(ctx, fmt.Sprintf("SELECT (SELECT count(*) FROM %s WHERE NOT _bad), (SELECT count(*) FROM (SELECT DISTINCT %s FROM %s WHERE NOT _bad))", chk, keys, chk))
+	n, err := s.ints(ctx, fmt.Sprintf("SELECT (SELECT count(*) FROM %s WHERE NOT _falaj_bad), (SELECT count(*) FROM (SELECT DISTINCT %s FROM %s WHERE NOT _falaj_bad))", chk, keys, chk))
 	if err != nil {
 		return err
 	}
 	within, before := n[0]-n[1], int64(0)
 	if len(j.Existing) > 0 {
-		if before, err = s.int(ctx, fmt.Sprintf("SELECT count(*) FROM %s SEMI JOIN (SELECT %s FROM %s) USING (%s) WHERE NOT _bad", chk, keys, parquet(j.Existing), keys)); err != nil {
+		if before, err = s.int(ctx, fmt.Sprintf("SELECT count(*) FROM %s SEMI JOIN (SELECT %s FROM %s) USING (%s) WHERE NOT _falaj_bad", chk, keys, parquet(j.Existing), keys)); err != nil {
 			return err
 		}
 	}
@@ -208,29 +216,29 @@ func (s *session) unique(ctx context.Context, j data.IngestJob, res *data.Ingest
 	if before > 0 {
 		var eq []string
 		for _, k := range j.Key {
-			eq = append(eq, fmt.Sprintf("e.%s = c.%s", ident(k), ident(k)))
+			eq = append(eq, fmt.Sprintf("_falaj_e.%s = _falaj_c.%s", ident(k), ident(k)))
 		}
-		seen = fmt.Sprintf("EXISTS (SELECT 1 FROM %s e WHERE %s)", parquet(j.Existing), strings.Join(eq, " AND "))
+		seen = fmt.Sprintf("EXISTS (SELECT 1 FROM %s _falaj_e WHERE %s)", parquet(j.Existing), strings.Join(eq, " AND "))
 	}
-	if err := s.exec(ctx, fmt.Sprintf(`CREATE TABLE %s AS SELECT _rid, CASE WHEN before THEN 'unique: this key stands in an accepted file already' ELSE 'unique: this key stands in this file already' END AS reason
-		FROM (SELECT _rid, %s AS before, row_number() OVER (PARTITION BY %s ORDER BY _rid) AS nth FROM %s c WHERE NOT _bad) WHERE before OR nth > 1`, dup, seen, keys, chk)); err != nil {
+	if err := s.exec(ctx, fmt.Sprintf(`CREATE TABLE %s AS SELECT _falaj_rid, CASE WHEN _falaj_before THEN 'unique: this key stands in an accepted file already' ELSE 'unique: this key stands in this file already' END AS _falaj_reason
+		FROM (SELECT _falaj_rid, %s AS _falaj_before, row_number() OVER (PARTITION BY %s ORDER BY _falaj_rid) AS _falaj_nth FROM %s _falaj_c WHERE NOT _falaj_bad) WHERE _falaj_before OR _falaj_nth > 1`, dup, seen, keys, chk)); err != nil {
 		return err
 	}
 	if out.Rows, err = s.int(ctx, "SELECT count(*) FROM "+dup); err != nil {
 		return err
 	}
-	if err := s.exec(ctx, fmt.Sprintf("INSERT INTO %s SELECT [d.reason], c._row, %s FROM %s c JOIN %s d USING (_rid)", aside, record("c.", res.Columns), chk, dup)); err != nil {
+	if err := s.exec(ctx, fmt.Sprintf("INSERT INTO %s SELECT [_falaj_d._falaj_reason], _falaj_c._falaj_row, %s FROM %s _falaj_c JOIN %s _falaj_d USING (_falaj_rid)", aside, record("_falaj_c.", res.Columns), chk, dup)); err != nil {
 		return err
 	}
 	if j.Contract.Keeps() {
 		return nil
 	}
-	return s.exec(ctx, fmt.Sprintf("UPDATE %s SET _bad = true WHERE _rid IN (SELECT _rid FROM %s)", chk, dup))
+	return s.exec(ctx, fmt.Sprintf("UPDATE %s SET _falaj_bad = true WHERE _falaj_rid IN (SELECT _falaj_rid FROM %s)", chk, dup))
 }
 
 // verdict counts what stays and decides about the file as a whole.
 func (s *session) verdict(ctx context.Context, j data.IngestJob, res *data.IngestResult) error {
-	n, err := s.ints(ctx, fmt.Sprintf("SELECT (SELECT count(*) FROM %s WHERE NOT _bad), (SELECT count(*) FROM %s), (SELECT count(*) FROM %s), (SELECT count(*) FROM %s)", chk, aside, src, chk))
+	n, err := s.ints(ctx, fmt.Sprintf("SELECT (SELECT count(*) FROM %s WHERE NOT _falaj_bad), (SELECT count(*) FROM %s), (SELECT count(*) FROM %s), (SELECT count(*) FROM %s)", chk, aside, src, chk))
 	if err != nil {
 		return err
 	}
@@ -259,7 +267,7 @@ func (s *session) span(ctx context.Context, j data.IngestJob, res *data.IngestRe
 		return nil
 	}
 	ev := "CAST(" + ident(j.Time.Event) + " AS TIMESTAMPTZ)"
-	row, err := s.row(ctx, fmt.Sprintf("SELECT epoch_us(min(%s)), epoch_us(max(%s)) FROM %s WHERE NOT _bad", ev, ev, chk))
+	row, err := s.row(ctx, fmt.Sprintf("SELECT epoch_us(min(%s)), epoch_us(max(%s)) FROM %s WHERE NOT _falaj_bad", ev, ev, chk))
 	if err != nil {
 		return err
 	}
@@ -268,7 +276,7 @@ func (s *session) span(ctx context.Context, j data.IngestJob, res *data.IngestRe
 		res.EventMin, res.EventMax = &lo, &hi
 	}
 	res.Periods = map[string]int64{}
-	return s.each(ctx, fmt.Sprintf("SELECT strftime(%s, '%%Y-%%m') AS m, count(*) FROM %s WHERE NOT _bad AND %s IS NOT NULL GROUP BY m", ev, chk, ev), func(row []any) {
+	return s.each(ctx, fmt.Sprintf("SELECT strftime(%s, '%%Y-%%m') AS _falaj_m, count(*) FROM %s WHERE NOT _falaj_bad AND %s IS NOT NULL GROUP BY _falaj_m", ev, chk, ev), func(row []any) {
 		res.Periods[fmt.Sprint(row[0])] = whole(row[1])
 	})
 }

@@ -114,7 +114,7 @@ func (s *session) counted(ctx context.Context, from string, c data.Column, cp *d
 	var upTo []int64 // rows up to and with values[i]
 	var n int64
 	sum := 0.0
-	err := s.each(ctx, fmt.Sprintf("SELECT %s AS v, count(*) FROM %s WHERE v IS NOT NULL GROUP BY v ORDER BY v", expr, from), func(row []any) {
+	err := s.each(ctx, fmt.Sprintf("SELECT _falaj_v, count(*) FROM (SELECT %s AS _falaj_v FROM %s) WHERE _falaj_v IS NOT NULL GROUP BY _falaj_v ORDER BY _falaj_v", expr, from), func(row []any) {
 		v, _ := row[0].(float64)
 		k := whole(row[1])
 		n += k
@@ -169,7 +169,7 @@ func (s *session) sorted(ctx context.Context, from string, c data.Column, cp *da
 			}
 		}
 	}
-	err := s.each(ctx, fmt.Sprintf("SELECT r, v FROM (SELECT v, row_number() OVER (ORDER BY v) - 1 AS r FROM (SELECT %s AS v FROM %s) WHERE v IS NOT NULL) WHERE r IN (%s)",
+	err := s.each(ctx, fmt.Sprintf("SELECT _falaj_at, _falaj_v FROM (SELECT _falaj_v, row_number() OVER (ORDER BY _falaj_v) - 1 AS _falaj_at FROM (SELECT %s AS _falaj_v FROM %s) WHERE _falaj_v IS NOT NULL) WHERE _falaj_at IN (%s)",
 		expr, from, strings.Join(list, ", ")), func(row []any) { places[whole(row[0])], _ = row[1].(float64) })
 	if err != nil {
 		return err
@@ -219,7 +219,7 @@ func twelve(v float64) float64 {
 // top counts the most frequent values of a text or boolean column, or those that against lists.
 func (s *session) top(ctx context.Context, from string, c data.Column, cp *data.ColumnProfile, rows int64, against *data.ColumnProfile) error {
 	value := "CAST(" + ident(c.Name) + " AS VARCHAR)"
-	q := fmt.Sprintf("SELECT left(%s, 256) AS v, count(*) AS n FROM %s WHERE %s IS NOT NULL GROUP BY v ORDER BY n DESC, v LIMIT %d", value, from, ident(c.Name), data.TopSize)
+	q := fmt.Sprintf("SELECT left(%s, 256) AS _falaj_v, count(*) AS _falaj_n FROM %s WHERE %s IS NOT NULL GROUP BY _falaj_v ORDER BY _falaj_n DESC, _falaj_v LIMIT %d", value, from, ident(c.Name), data.TopSize)
 	if against != nil {
 		if len(against.Top) == 0 {
 			cp.Other = rows - cp.Nulls
@@ -229,7 +229,7 @@ func (s *session) top(ctx context.Context, from string, c data.Column, cp *data.
 		for i, t := range against.Top {
 			vals[i] = lit(t.Value)
 		}
-		q = fmt.Sprintf("SELECT left(%s, 256) AS v, count(*) AS n FROM %s WHERE left(%s, 256) IN (%s) GROUP BY v", value, from, value, strings.Join(vals, ", "))
+		q = fmt.Sprintf("SELECT left(%s, 256) AS _falaj_v, count(*) FROM %s WHERE left(%s, 256) IN (%s) GROUP BY _falaj_v", value, from, value, strings.Join(vals, ", "))
 	}
 	left := rows - cp.Nulls
 	err := s.each(ctx, q, func(row []any) {

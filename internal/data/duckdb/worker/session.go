@@ -20,6 +20,10 @@ import (
 // own is the schema of the worker's own tables, out of the way of the names that user SQL sees.
 const own = `"_falaj"`
 
+// reserved begins every name that the worker's SQL gives to a column or a table beside those of the user, whose columns
+// may be called anything else: v, n, row, source ... No column of a source or of a SELECT may begin with it.
+const reserved = "_falaj"
+
 // session is one in-memory database on one connection, confined to dir and the inputs before any user SQL.
 type session struct {
 	conn   *sql.Conn
@@ -232,7 +236,7 @@ func distinctNames(cols []data.Column, ref string) error {
 		if seen[low] {
 			return fault.New(fault.Invalid, fmt.Sprintf("%s gives two columns called %s.", orWord(ref), c.Name), "Name one of them otherwise with AS.").At("sql")
 		}
-		if strings.HasPrefix(low, "_falaj") || strings.ContainsAny(c.Name, "\"\x00\n") || len(c.Name) > 128 || c.Name == "" {
+		if notName(c.Name) {
 			return fault.New(fault.Invalid, fmt.Sprintf("%s gives a column called %q, which cannot be stored.", orWord(ref), c.Name), "Name it otherwise with AS.").At("sql")
 		}
 		seen[low] = true
@@ -250,6 +254,15 @@ func orWord(ref string) string {
 // ident and lit quote a name and a text for SQL.
 func ident(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 func lit(text string) string   { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
+
+// place gives the expression of a row's place in a table, from 0. A column called rowid hides DuckDB's own, and then the
+// table is made anew with a number beside its columns.
+func (s *session) place(ctx context.Context, table string, cols []data.Column) (string, error) {
+	if _, ok := find(cols, "rowid"); !ok {
+		return "rowid", nil
+	}
+	return "_falaj_place", s.exec(ctx, fmt.Sprintf("CREATE OR REPLACE TABLE %s AS SELECT *, row_number() OVER () - 1 AS _falaj_place FROM %s", table, table))
+}
 
 func idents(names []string) string {
 	out := make([]string, len(names))

@@ -48,7 +48,21 @@ func (s *session) load(ctx context.Context, j data.IngestJob) ([]data.Column, er
 	if err := s.exec(ctx, "CREATE TABLE "+raw+" AS SELECT * FROM "+q); err != nil {
 		return nil, s.malformed(err, j)
 	}
-	return s.describe(ctx, "FROM "+raw)
+	cols, err := s.describe(ctx, "FROM "+raw)
+	if err != nil {
+		return nil, err
+	}
+	for i, c := range cols { // a Parquet or JSON file may call a column anything
+		if notName(c.Name) {
+			return nil, fault.New(fault.Invalid, fmt.Sprintf("%s, column %d: %.80q cannot be the name of a column.", j.Name, i+1, c.Name), "Rename it in the file: not empty, on one line, at most 128 bytes, and not beginning with "+reserved+".").At("source")
+		}
+	}
+	return cols, nil
+}
+
+// notName says which names a column cannot have.
+func notName(name string) bool {
+	return name == "" || strings.ContainsAny(name, "\x00\n\r") || len(name) > 128 || strings.HasPrefix(strings.ToLower(name), reserved)
 }
 
 func delim(j data.IngestJob) string {
@@ -82,7 +96,7 @@ func header(j data.IngestJob) ([]string, error) {
 	for i, h := range head {
 		h = strings.TrimSpace(h)
 		head[i] = h
-		if h == "" || strings.ContainsAny(h, "\"\x00\n") || len(h) > 128 {
+		if notName(h) {
 			return nil, fault.New(fault.Invalid, fmt.Sprintf("%s, line 1, column %d: %q is not a column name.", j.Name, i+1, h), "A CSV file starts with a line of column names.").At("source")
 		}
 		if at, ok := seen[strings.ToLower(h)]; ok {
@@ -136,19 +150,19 @@ func (s *session) malformed(err error, j data.IngestJob) error {
 	return explained
 }
 
-// form is a type and the condition on a text v to be a value of it.
+// form is a type and the condition on a text _falaj_v to be a value of it.
 type form struct{ typ, holds string }
 
 // forms lists the types that text can turn out to be, narrowest first. A code with a leading zero is no number.
 func forms() []form {
-	zone := "regexp_matches(substring(v, 12), '(Z|[+-][0-9]{2}(:?[0-9]{2})?)$')"
+	zone := "regexp_matches(substring(_falaj_v, 12), '(Z|[+-][0-9]{2}(:?[0-9]{2})?)$')"
 	return []form{
-		{"BOOLEAN", "lower(v) IN ('true', 'false')"},
-		{"BIGINT", "CAST(TRY_CAST(v AS BIGINT) AS VARCHAR) = v"},
-		{"DOUBLE", "TRY_CAST(v AS DOUBLE) IS NOT NULL AND NOT (length(v) > 1 AND left(v, 1) = '0' AND substring(v, 2, 1) BETWEEN '0' AND '9')"},
-		{"DATE", "length(v) = 10 AND TRY_CAST(v AS DATE) IS NOT NULL"},
-		{"TIMESTAMP", "length(v) >= 16 AND TRY_CAST(v AS TIMESTAMP) IS NOT NULL AND NOT " + zone},
-		{timestampTZ, "length(v) >= 17 AND TRY_CAST(v AS TIMESTAMPTZ) IS NOT NULL AND " + zone},
+		{"BOOLEAN", "lower(_falaj_v) IN ('true', 'false')"},
+		{"BIGINT", "CAST(TRY_CAST(_falaj_v AS BIGINT) AS VARCHAR) = _falaj_v"},
+		{"DOUBLE", "TRY_CAST(_falaj_v AS DOUBLE) IS NOT NULL AND NOT (length(_falaj_v) > 1 AND left(_falaj_v, 1) = '0' AND substring(_falaj_v, 2, 1) BETWEEN '0' AND '9')"},
+		{"DATE", "length(_falaj_v) = 10 AND TRY_CAST(_falaj_v AS DATE) IS NOT NULL"},
+		{"TIMESTAMP", "length(_falaj_v) >= 16 AND TRY_CAST(_falaj_v AS TIMESTAMP) IS NOT NULL AND NOT " + zone},
+		{timestampTZ, "length(_falaj_v) >= 17 AND TRY_CAST(_falaj_v AS TIMESTAMPTZ) IS NOT NULL AND " + zone},
 	}
 }
 
@@ -161,7 +175,7 @@ func (s *session) infer(ctx context.Context, cols []data.Column) ([]data.Column,
 		for i, f := range some {
 			asks[i] = "coalesce(bool_and(coalesce(" + f.holds + ", false)), false)"
 		}
-		return s.row(ctx, fmt.Sprintf("SELECT %s FROM (SELECT %s AS v FROM %s) WHERE v IS NOT NULL", strings.Join(asks, ", "), ident(col), from))
+		return s.row(ctx, fmt.Sprintf("SELECT %s FROM (SELECT %s AS _falaj_v FROM %s) WHERE _falaj_v IS NOT NULL", strings.Join(asks, ", "), ident(col), from))
 	}
 	out := slices.Clone(cols)
 	for i, c := range cols {
