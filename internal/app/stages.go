@@ -47,7 +47,8 @@ func (a *App) build(ctx context.Context, keys *seal.Keys) error {
 	in := func(name string) string { return filepath.Join(a.cfg.Data, name) }
 	st := &a.stages
 	st.lineage = lineage.New(a.store)
-	engine, err := duckdb.New(duckdb.Config{Scratch: in("cache/duckdb")})
+	// The year of flights fits into 384 MiB; beyond it a job spills into its scratch, and server and job together stay below 1 GiB.
+	engine, err := duckdb.New(duckdb.Config{Scratch: in("cache/duckdb"), MemoryLimit: 384 << 20})
 	if err != nil {
 		return err
 	}
