@@ -180,7 +180,7 @@ func (d *play) decide(ctx context.Context, now time.Time) error {
 // canary looks at the roll-out under way. As soon as it has seen what it needs it is waited for; else the next day brings
 // more. A server that was killed has forgotten what its canary saw: then it only takes some days more.
 func (d *play) canary(ctx context.Context) error {
-	limit := time.Now().Add(15 * time.Second)
+	limit := time.Now().Add(time.Minute)
 	for {
 		var c api.ChangeDetail
 		if err := d.layla.call(ctx, "GET", in(demoProject, "changes", d.rolling), nil, &c); err != nil {
