@@ -64,6 +64,7 @@ func (w *world) people() {
 		w.must(201, w.call(w.amal.token, "POST", apiBase+"/users", map[string]any{"name": name, "password": password, "groups": groups}))
 		w.must(204, w.call(w.amal.token, "POST", apiBase+"/bindings", map[string]any{"project": "tiny", "role": role, "principal": "user:" + name}))
 	}
+	w.must(204, w.call(w.amal.token, "POST", apiBase+"/bindings", map[string]any{"project": "tiny", "role": "replayer", "principal": "user:amal"}))
 	w.badr, w.vera = w.login("badr"), w.login("vera")
 }
 
@@ -379,4 +380,21 @@ func (w *world) infer(token, environment, id string, at time.Time) answer {
 		in["parameters"] = map[string]any{"at": at.UnixMicro()}
 	}
 	return w.call(token, "POST", "/p/tiny/v2/models/breaks@"+environment+"/infer", in)
+}
+
+// in is the same world whose checks speak to a subtest.
+func (w *world) in(t *testing.T) *world {
+	v := *w
+	v.server = &server{t: t, bin: w.bin, data: w.data, url: w.url, flags: w.flags, out: w.out}
+	for _, p := range []*person{&v.amal, &v.badr, &v.vera} {
+		p.w = &v
+	}
+	return &v
+}
+
+func remove(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -18,6 +18,9 @@ if args.mode == "forever":
     while True:
         pass
 
+if args.mode == "leak":
+    print("backwards", os.environ["MLFLOW_TRACKING_TOKEN"][::-1], flush=True)
+
 import lightgbm
 import mlflow
 import mlflow.lightgbm
