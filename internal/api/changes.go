@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"falaj/internal/delivery"
 	"falaj/internal/kernel/note"
@@ -240,8 +241,12 @@ func (a *API) detail(ctx context.Context, d delivery.Detail) (*Out[ChangeDetail]
 		}
 		*to = Permission{ok, why}
 	}
-	seq, _, err := a.Store.Head(ctx)
-	out.LedgerSeq = &seq
+	rows, err := a.Store.Recent(ctx, d.Project, "change.request", "", 0, 1000)
+	for _, r := range rows {
+		if strings.HasSuffix(r.Resource, d.ID) && r.Decision == "allow" {
+			out.LedgerSeq = &r.Seq
+		}
+	}
 	return answer(out), err
 }
 

@@ -12,6 +12,7 @@ import (
 	"falaj/internal/kernel/fault"
 	"falaj/internal/kernel/policy"
 	"falaj/internal/kernel/who"
+	"falaj/internal/store"
 )
 
 func (a *API) people() {
@@ -169,6 +170,13 @@ func (a *API) policyWhy(ctx context.Context, in *whyIn) (*Out[Why], error) {
 	}
 	res := policy.Resource{Kind: kind, ID: id, Project: project}
 	if kind == "Change" { // who asked for it and who made the model decide too
+		read := policy.Resource{Kind: "Project", ID: project, Project: project}
+		if d, err := a.Store.Authorize(ctx, "change.read", read); err != nil || !d.Allow {
+			if err == nil {
+				err = store.Denied(ctx, "change.read", read, d)
+			}
+			return nil, err
+		}
 		c, err := a.Delivery.Change(ctx, project, id)
 		if err != nil {
 			return nil, err

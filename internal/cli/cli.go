@@ -33,7 +33,7 @@ type env struct {
 // Main runs one command and returns its exit code (STYLE.md section 4).
 func Main(args []string, in io.Reader, out, errw io.Writer) int {
 	if len(args) > 1 && args[0] == "worker" {
-		return runWorker(args[1], in, errw)
+		return app.Worker(args[1], in, errw)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

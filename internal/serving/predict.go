@@ -61,7 +61,7 @@ func (s *Service) Predict(ctx context.Context, req Request) (Response, error) {
 		predictions, err := c.score(ctx, l.variants[v], rows)
 		if err != nil {
 			if !fault.Is(err, fault.Invalid) && ctx.Err() == nil {
-				s.failed(c.Project, l.variants[v].Release, len(rows))
+				s.failed(c.Key, l.variants[v].Release, len(rows))
 			}
 			return Response{}, err
 		}

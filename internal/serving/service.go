@@ -42,13 +42,18 @@ type Service struct {
 	configuring sync.Mutex // one configuration at a time; held over loading
 	mu          sync.Mutex // guards engines and their refs
 	engines     map[engineKey]*engine
-	failures    map[engineKey]int64 // rows that a release failed to answer, since this process began; guarded by mu
+	failures    map[failureKey]int64 // rows that a release failed to answer, since this process began; guarded by mu
 
 	shadows *shadows
 	closing sync.WaitGroup // engines being closed
 }
 
 type engineKey struct{ project, release string }
+
+type failureKey struct {
+	Key
+	release string
+}
 
 // live is an endpoint that answers. It is immutable; refs counts its owner (the map) and the requests inside.
 type live struct {
@@ -210,20 +215,21 @@ func (l *live) release() {
 	}
 }
 
-// Failures counts the rows that a release failed to answer since this process began: its own faults, not those of requests.
-func (s *Service) Failures(project, release string) int64 {
+// Failures counts the rows that a release failed to answer at an endpoint since this process began: its own faults, not
+// those of requests.
+func (s *Service) Failures(k Key, release string) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.failures[engineKey{project, release}]
+	return s.failures[failureKey{k, release}]
 }
 
-func (s *Service) failed(project, release string, rows int) {
+func (s *Service) failed(k Key, release string, rows int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failures == nil {
-		s.failures = map[engineKey]int64{}
+		s.failures = map[failureKey]int64{}
 	}
-	s.failures[engineKey{project, release}] += int64(rows)
+	s.failures[failureKey{k, release}] += int64(rows)
 }
 
 // find holds the live endpoint of a key, or is nil. The caller releases it.

@@ -334,7 +334,7 @@ func (s *Service) Canary(ctx context.Context, c delivery.Change) (delivery.Evide
 			champion = r
 		}
 	}
-	return judge(canary, champion, s.Serving.Failures(c.Project, c.ToRelease), step), nil
+	return judge(canary, champion, s.Serving.Failures(serving.Key{Project: c.Project, Model: c.Model, Environment: c.Environment}, c.ToRelease), step), nil
 }
 
 // What a canary must show at each weight.

@@ -1,4 +1,4 @@
-package cli
+package app
 
 import (
 	"fmt"
@@ -8,8 +8,9 @@ import (
 	"falaj/internal/training/process"
 )
 
-// runWorker is the child side of `falaj worker NAME`: native code and user code run there, never in the server.
-func runWorker(name string, in io.Reader, errw io.Writer) int {
+// Worker is the child side of `falaj worker NAME`: native code and user code run there, never in the server. It returns the
+// exit code.
+func Worker(name string, in io.Reader, errw io.Writer) int {
 	switch name {
 	case "duckdb":
 		return worker.Main()
