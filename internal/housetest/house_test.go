@@ -81,7 +81,7 @@ var load = sync.OnceValues(func() ([]*pkg, error) {
 			return nil, err
 		}
 		for _, name := range append(p.GoFiles, p.CgoFiles...) {
-			f, err := parser.ParseFile(p.set, filepath.Join(p.Dir, name), nil, parser.ParseComments|parser.SkipObjectResolution)
+			f, err := parser.ParseFile(p.set, filepath.Join(p.Dir, name), nil, parser.ParseComments) // with objects: state_test.go tells locals by them
 			if err != nil {
 				return nil, err
 			}

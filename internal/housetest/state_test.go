@@ -22,25 +22,41 @@ var constructors = map[string]bool{
 
 // globals lists what breaks the rule in the files of one package: no init with effects, no state outside a value that somebody made.
 func globals(short string, files map[string]*ast.File) []string {
+	top := map[any]bool{} // declarations at package level
+	for _, f := range files {
+		for _, d := range f.Decls {
+			if gen, ok := d.(*ast.GenDecl); ok {
+				for _, s := range gen.Specs {
+					top[s] = true
+				}
+			}
+		}
+	}
 	changed := map[string]bool{}
+	change := func(e ast.Expr) {
+		// A name that the parser could not resolve in its file is one of the package.
+		if id := base(e); id != nil && (id.Obj == nil || top[id.Obj.Decl]) {
+			changed[id.Name] = true
+		}
+	}
 	for _, f := range files {
 		ast.Inspect(f, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.AssignStmt:
 				if n.Tok != token.DEFINE {
 					for _, l := range n.Lhs {
-						changed[base(l)] = true
+						change(l)
 					}
 				}
 			case *ast.IncDecStmt:
-				changed[base(n.X)] = true
+				change(n.X)
 			case *ast.UnaryExpr:
 				if n.Op == token.AND {
-					changed[base(n.X)] = true
+					change(n.X)
 				}
 			case *ast.CallExpr:
 				if name, ok := n.Fun.(*ast.Ident); ok && (name.Name == "delete" || name.Name == "clear") && len(n.Args) > 0 {
-					changed[base(n.Args[0])] = true
+					change(n.Args[0])
 				}
 			}
 			return true
@@ -78,11 +94,12 @@ func globals(short string, files map[string]*ast.File) []string {
 	return bad
 }
 
-func base(e ast.Expr) string {
+// base is the variable that an expression is a part of.
+func base(e ast.Expr) *ast.Ident {
 	for {
 		switch x := e.(type) {
 		case *ast.Ident:
-			return x.Name
+			return x
 		case *ast.IndexExpr:
 			e = x.X
 		case *ast.SelectorExpr:
@@ -92,7 +109,7 @@ func base(e ast.Expr) string {
 		case *ast.StarExpr:
 			e = x.X
 		default:
-			return ""
+			return nil
 		}
 	}
 }
@@ -164,11 +181,14 @@ func TestGlobalsSeesEachKind(t *testing.T) {
 		`var a = []int{1}; func f() { a = append(a, 2) }`:            1,
 		`var a = []int{1}; func f() *int { return &a[0] }`:           1,
 		`var a = map[string]int{"x": 1}; func f() { delete(a, "x")}`: 1,
-		`var a = open()`:             1,
-		`var a = os.Getenv("X")`:     1,
-		`func init() {}`:             1,
-		"//go:embed x\nvar a string": 0,
-		`var _ I = T{}`:              0,
+		`var a = []int{1}; func f() { a := []int{2}; a[0] = 3 }`:     0,
+		`var a = []int{1}; func f(a []int) { a[0] = 3 }`:             0,
+		`var a = []int{1}; func f() { a[0]++ }`:                      1,
+		`var a = open()`:                                             1,
+		`var a = os.Getenv("X")`:                                     1,
+		`func init() {}`:                                             1,
+		"//go:embed x\nvar a string":                                 0,
+		`var _ I = T{}`:                                              0,
 		`var a = [...]func() int{func() int { return os.Getpid() }}`: 0,
 	} {
 		f, err := parser.ParseFile(token.NewFileSet(), "x.go", "package p\n"+src, parser.ParseComments)
