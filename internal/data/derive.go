@@ -56,7 +56,7 @@ func (s *Service) Derive(ctx context.Context, project, dataset string, req Deriv
 		req.Progress(fmt.Sprintf("%s: computing", dataset))
 	}
 	out := laid.Room.Path("derived.parquet")
-	if _, err := s.engine.Transform(ctx, TransformJob{Dir: laid.Room.Dir, SQL: spec.SQL, Ref: spec.SQLRef, Inputs: laid.Inputs, Out: out, Order: spec.Key}); err != nil {
+	if _, err := s.engine.Transform(ctx, TransformJob{Dir: laid.Room.Dir, SQL: spec.SQL, Ref: spec.SQLRef, Inputs: laid.Inputs, Out: out, Order: spec.Key, Hide: laid.Masked}); err != nil {
 		return nil, err
 	}
 	// The contract applies to computed rows as to read ones.
@@ -66,6 +66,7 @@ func (s *Service) Derive(ctx context.Context, project, dataset string, req Deriv
 	if err != nil {
 		return nil, err
 	}
+	s.maskChecks(project, spec.masks(), res.Checks)
 	rep := &Report{}
 	if res.Bad > 0 {
 		if err := s.derivedAside(ctx, project, def, laid.Pins, job.Bad, res, rep); err != nil {
@@ -84,6 +85,7 @@ func (s *Service) Derive(ctx context.Context, project, dataset string, req Deriv
 	if err != nil {
 		return nil, err
 	}
+	s.maskProfile(project, spec, profile)
 	v := Version{ID: id.New("dsv"), Project: project, Dataset: dataset, N: 1, Generation: def.generation, Definition: def.digest, Parents: laid.Pins, Columns: res.Columns,
 		Files: []File{file}, Rows: res.Good, Checks: res.Checks, PutAside: res.Bad, Periods: res.Periods, EventMin: res.EventMin, EventMax: res.EventMax,
 		Table: dataset, Created: time.Now().UTC().Truncate(time.Microsecond), By: by(ctx), Profile: profile, Lineage: trace}
@@ -150,7 +152,7 @@ func (s *Service) derivedAside(ctx context.Context, project string, def definiti
 	if res.Accepted {
 		reason = fmt.Sprintf("%d of %d computed rows of %s break the contract", res.Bad, res.Read, def.spec.Name)
 	}
-	a, err := w.aside(ctx, SourceFile{Name: orSQL(def.spec.SQLRef), Digest: digest}, Aside{Reason: reason, Rows: res.Bad, Read: res.Read, Checks: broken(res.Checks)}, rows, !res.Accepted)
+	a, err := w.aside(ctx, SourceFile{Name: orSQL(def.spec.SQLRef), Digest: digest}, Aside{Reason: reason, Rows: res.Bad, Read: res.Read, Checks: broken(res.Checks), Masks: def.spec.masks()}, rows, !res.Accepted)
 	if a != nil {
 		rep.Asides = append(rep.Asides, *a)
 	}

@@ -128,6 +128,7 @@ type TransformJob struct {
 	Order     []string
 	AsWritten bool
 	Profile   bool
+	Hide      bool // messages hold no values, for some input has masked columns
 }
 
 // Input is a table a SELECT may name: Parquet files with equal columns. Without files it is an empty table of Columns.
@@ -159,6 +160,7 @@ type QueryJob struct {
 	Ref    string
 	Inputs map[string]Input
 	Limit  int
+	Hide   bool // as in TransformJob
 }
 
 // Rows are the first rows of a SELECT, each one JSON object with its keys in column order. Times are RFC 3339 in UTC.

@@ -17,6 +17,7 @@ type Laid struct {
 	Room   *Room
 	Inputs map[string]Input // by dataset
 	Pins   []Parent         // which versions they are, by dataset name
+	Masked bool             // some of them have masked columns, so that engines must quote no values (TransformJob.Hide)
 }
 
 // Paths are the Parquet files of one dataset of the room, in order.
@@ -137,6 +138,11 @@ func (s *Service) lay(ctx context.Context, project string, want map[string]int64
 				err = fault.New(fault.NotFound, fmt.Sprintf("Dataset %s of project %s has no such version.", name, project), "`falaj run` makes versions; the dataset's page lists them.")
 			}
 			versions[name] = v
+			if err == nil {
+				var d definition
+				d, err = getDefinition(ctx, q, project, name)
+				out.Masked = out.Masked || len(d.spec.masks()) > 0
+			}
 			return err
 		})
 		if err != nil {
@@ -197,7 +203,7 @@ func (s *Service) Preview(ctx context.Context, project, dataset string, n int64,
 		return nil, err
 	}
 	defer laid.Close()
-	rows, err := s.engine.Query(ctx, QueryJob{Dir: laid.Room.Dir, SQL: "SELECT * FROM " + dataset, Inputs: laid.Inputs, Limit: limit})
+	rows, err := s.engine.Query(ctx, QueryJob{Dir: laid.Room.Dir, SQL: "SELECT * FROM " + dataset, Inputs: laid.Inputs, Limit: limit, Hide: laid.Masked})
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +247,7 @@ func (s *Service) Query(ctx context.Context, project, sql string, limit int) (*R
 		return nil, err
 	}
 	defer laid.Close()
-	rows, err := s.engine.Query(ctx, QueryJob{Dir: laid.Room.Dir, SQL: sql, Inputs: laid.Inputs, Limit: limit})
+	rows, err := s.engine.Query(ctx, QueryJob{Dir: laid.Room.Dir, SQL: sql, Inputs: laid.Inputs, Limit: limit, Hide: laid.Masked})
 	if err != nil {
 		return nil, err
 	}

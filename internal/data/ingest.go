@@ -145,12 +145,14 @@ type work struct {
 	added    []Ingested
 	results  []*IngestResult
 	periods  map[string]int64
+	lineage  map[string][]string // of the derive SELECT, once it is known
 }
 
 func (s *Service) work(ctx context.Context, project string, def definition, prev *Version, todo []SourceFile) (*work, error) {
 	w := &work{s: s, project: project, def: def, prev: prev, periods: map[string]int64{}}
 	if prev != nil && prev.Generation == def.generation {
 		w.base = prev
+		w.lineage = prev.Lineage
 		w.columns = prev.Columns
 		for k, n := range prev.Periods {
 			w.periods[k] = n
@@ -208,7 +210,12 @@ func (w *work) read(ctx context.Context, f SourceFile) (*Aside, error) {
 		}
 		return nil, err
 	}
-	aside := Aside{Reason: res.Refusal, Rows: res.Bad, Read: res.Read, Checks: broken(res.Checks)}
+	masks, err := w.masks(ctx, res.Source)
+	if err != nil {
+		return nil, err
+	}
+	w.s.maskChecks(w.project, masks, res.Checks)
+	aside := Aside{Reason: res.Refusal, Rows: res.Bad, Read: res.Read, Checks: broken(res.Checks), Masks: masks}
 	if res.Accepted && spec.Contract.Volume.Anomaly == ByMonth {
 		if check := w.volume(res); check.Rows > 0 {
 			res.Checks = append(res.Checks, check)
@@ -248,6 +255,28 @@ func (w *work) read(ctx context.Context, f SourceFile) (*Aside, error) {
 	}
 	aside.Reason = fmt.Sprintf("%d of %d rows of %s break the contract and %s", res.Bad, res.Read, f.Name, words)
 	return w.aside(ctx, f, aside, rows, false)
+}
+
+// masks gives the masks of the dataset and of the source columns behind them.
+func (w *work) masks(ctx context.Context, source []Column) (map[string]string, error) {
+	masks := w.def.spec.masks()
+	if len(masks) == 0 || w.def.spec.Derive == "" {
+		return masks, nil
+	}
+	err := w.trace(ctx, source)
+	return sourceMasks(masks, w.lineage), err
+}
+
+// trace finds out once what the columns of the derive SELECT are made of.
+func (w *work) trace(ctx context.Context, source []Column) error {
+	if w.lineage != nil {
+		return nil
+	}
+	bound, err := w.s.engine.Columns(ctx, ColumnsJob{Dir: w.room.Dir, SQL: w.def.spec.Derive, Ref: w.def.spec.DeriveRef, Inputs: map[string]Input{"source": {Columns: source}}})
+	if err == nil {
+		w.lineage = bound.From
+	}
+	return err
 }
 
 func broken(all []CheckResult) (out []CheckResult) {
@@ -322,17 +351,13 @@ func (w *work) commit(ctx context.Context, key string) (*Version, error) {
 	if err != nil {
 		return nil, err
 	}
+	w.s.maskProfile(w.project, spec, profile)
 	v.Profile = profile
-	switch {
-	case spec.Derive == "":
-	case w.base != nil && w.base.Lineage != nil:
-		v.Lineage = w.base.Lineage
-	default:
-		bound, err := w.s.engine.Columns(ctx, ColumnsJob{Dir: w.room.Dir, SQL: spec.Derive, Ref: spec.DeriveRef, Inputs: map[string]Input{"source": {Columns: w.source}}})
-		if err != nil {
+	if spec.Derive != "" {
+		if err := w.trace(ctx, w.source); err != nil {
 			return nil, err
 		}
-		v.Lineage = bound.From
+		v.Lineage = w.lineage
 	}
 	return w.s.publish(ctx, v, w.prev, w.base, key, func(ctx context.Context, tx *store.Tx) error {
 		for _, f := range w.added {

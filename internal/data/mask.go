@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base32"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -37,7 +38,8 @@ func (s Spec) masks() map[string]string {
 }
 
 // maskProfile takes the values of masked columns out of a profile, in place: frequent values become tokens, and
-// extremes and quantiles, which are values too, go.
+// extremes and quantiles, which are values too, go. It is what a profile passes before it is stored, and again when it
+// is shown, for a mask may have been declared meanwhile.
 func (s *Service) maskProfile(project string, spec Spec, p *Profile) {
 	if p == nil {
 		return
@@ -50,14 +52,45 @@ func (s *Service) maskProfile(project string, spec Spec, p *Profile) {
 			continue
 		}
 		c.Min, c.Max, c.Mean, c.SD, c.Grid, c.Edges, c.Counts = nil, nil, nil, nil, nil, nil, nil
-		top := slices.Clone(c.Top)
-		for k := range top {
-			top[k].Value = s.masked(project, c.Name, mask, top[k].Value)
-		}
-		if c.Top = top; mask == MaskRedact {
+		if mask == MaskRedact {
 			c.Top = nil
 		}
+		top := slices.Clone(c.Top)
+		for k := range top {
+			if c.Masked == "" { // else they are tokens already
+				top[k].Value = s.masked(project, c.Name, mask, top[k].Value)
+			}
+		}
+		c.Top, c.Masked = top, mask
 	}
+}
+
+// maskChecks masks the examples of checks of masked columns, in place.
+func (s *Service) maskChecks(project string, masks map[string]string, checks []CheckResult) {
+	for i := range checks {
+		c := &checks[i]
+		if mask := masks[strings.ToLower(c.Column)]; mask != "" && c.Example != "" {
+			c.Example = s.masked(project, c.Column, mask, c.Example)
+		}
+	}
+}
+
+// sourceMasks adds to masks the source columns that masked columns are made of: rows and examples of a file that could
+// not be read into its types hold those. Lineage is that of the derive SELECT.
+func sourceMasks(masks map[string]string, lineage map[string][]string) map[string]string {
+	out := maps.Clone(masks)
+	for col, from := range lineage {
+		mask := masks[strings.ToLower(col)]
+		if mask == "" {
+			continue
+		}
+		for _, f := range from {
+			if name, ok := strings.CutPrefix(strings.ToLower(f), "source."); ok && out[name] == "" {
+				out[name] = mask
+			}
+		}
+	}
+	return out
 }
 
 // maskObject masks members of a JSON object and keeps the order of all.
@@ -103,12 +136,15 @@ func (s *Service) maskObject(project string, masks map[string]string, object jso
 func hideValues(reasons []string, masks map[string]string) []string {
 	out := slices.Clone(reasons)
 	for i, r := range out {
-		column, _, _ := strings.Cut(r, ":")
-		if masks[strings.ToLower(column)] == "" {
-			continue
-		}
-		if at := strings.LastIndex(r, ", is "); at > 0 {
-			out[i] = r[:at]
+		for column := range masks { // a name may hold a colon, a rule or a value ", is ": rather cut too much
+			start := column + ": must be "
+			if len(r) < len(start) || !strings.EqualFold(r[:len(start)], start) {
+				continue
+			}
+			if at := strings.Index(r[len(start):], ", is "); at >= 0 {
+				out[i] = r[:len(start)+at]
+			}
+			break
 		}
 	}
 	return out

@@ -27,6 +27,9 @@ const (
 // Edges are the cut points, strictly rising; Counts has one entry more: rows <= Edges[0], then rows in
 // (Edges[i-1], Edges[i]], at last rows above the last edge. Top holds the most frequent values, by falling count then
 // by value; Other counts the rows of all other values.
+//
+// Masked is the mask under which a column is kept in a version: Top holds pseudonyms, or nothing when it is redacted, and
+// Min to Counts are absent. Pseudonyms of one project and column name compare between versions.
 type ColumnProfile struct {
 	Name     string    `json:"name"`
 	Type     string    `json:"type"`
@@ -43,6 +46,7 @@ type ColumnProfile struct {
 	Counts   []int64   `json:"counts,omitempty"`
 	Top      []Top     `json:"top,omitempty"`
 	Other    int64     `json:"other,omitempty"`
+	Masked   string    `json:"masked,omitempty"`
 }
 
 // Top is one frequent value and its rows.

@@ -65,6 +65,11 @@ func (s *Service) QuarantineRows(ctx context.Context, project, asideID string, l
 		return nil, err
 	}
 	masks := d.Spec.masks()
+	for column, mask := range a.Masks { // a source column behind a masked one, or a mask that is gone from the definition
+		if masks[column] == "" {
+			masks[column] = mask
+		}
+	}
 	out := make([]AsideRow, len(rows.Rows))
 	for i, raw := range rows.Rows {
 		var row struct {

@@ -268,7 +268,8 @@ func (s *Service) version(ctx context.Context, project string, get func(context.
 	return *v, nil
 }
 
-// Profile gives the profile of a version as it was measured, unmasked: for figures such as drift, never for display.
+// Profile gives the profile of a version as it is kept, for figures such as drift, not for display: a mask declared
+// after the version was made is not applied.
 func (s *Service) Profile(ctx context.Context, project, dataset string, n int64) (p *Profile, err error) {
 	err = s.db.View(ctx, func(ctx context.Context, q store.Querier) error {
 		v, err := versionByN(ctx, q, project, dataset, n)

@@ -135,8 +135,10 @@ type Aside struct {
 	Read         int64         `json:"read"`
 	Checks       []CheckResult `json:"checks,omitempty"`
 	RowsDigest   string        `json:"rows_digest,omitempty"`
-	Created      time.Time     `json:"created"`
-	By           string        `json:"by"`
+	// Masks are the masks that applied, by lower-case name; also of source columns that masked columns are made of.
+	Masks   map[string]string `json:"masks,omitempty"`
+	Created time.Time         `json:"created"`
+	By      string            `json:"by"`
 }
 
 // AsideRow is one row that was put aside. Row counts the data rows of the source from 1, 0 where a SELECT stands

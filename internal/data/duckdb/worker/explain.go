@@ -17,6 +17,12 @@ var (
 	suggested = regexp.MustCompile(`(?m)^(Candidate bindings|Did you mean|Candidate tables|Candidate functions)[:]? ?(.*)$`)
 )
 
+// hidden stands for an error whose text may quote values of masked columns, also in the log; values finds them.
+var (
+	hidden = errors.New("the text of DuckDB is withheld, for it may quote masked values")
+	values = regexp.MustCompile(`'.*'|".*"`)
+)
+
 // shifted is an error of DuckDB on text that stood by lines lower than the user wrote it.
 type shifted struct {
 	error
@@ -43,6 +49,14 @@ func (s *session) explain(err error, ref string) error {
 	what := orWord(ref)
 	first, _, _ := strings.Cut(words, "\n")
 	first = strings.TrimRight(strings.TrimSpace(first), ".!")
+	cause := err
+	if s.hide {
+		cause = hidden
+		switch kind {
+		case "Conversion", "Out of Range", "Invalid Input", "Mismatch Type", "Constraint": // the others speak of names
+			first = values.ReplaceAllString(first, "***")
+		}
+	}
 	switch kind {
 	case "Parser", "Binder", "Catalog", "Not implemented", "Conversion", "Out of Range", "Invalid Input", "Mismatch Type", "Divide by Zero", "Constraint", "Syntax":
 		where := what
@@ -59,19 +73,19 @@ func (s *session) explain(err error, ref string) error {
 			}
 			next = "Did you mean " + names + "?"
 		}
-		return fault.Wrap(err, fault.Invalid, where+": "+first+".", next).(*fault.E).At("sql")
+		return fault.Wrap(cause, fault.Invalid, where+": "+first+".", next).(*fault.E).At("sql")
 	case "Permission":
-		return fault.Wrap(err, fault.Invalid, what+" reaches for a file, and SQL here sees only its declared inputs.",
+		return fault.Wrap(cause, fault.Invalid, what+" reaches for a file, and SQL here sees only its declared inputs.",
 			"Make the file a source of a dataset and name the dataset instead.").(*fault.E).At("sql")
 	case "Out of Memory":
-		return fault.Wrap(err, fault.TooLarge, fmt.Sprintf("%s needs more memory or scratch space than the %d MiB the data engine may use.", what, s.memory>>20),
+		return fault.Wrap(cause, fault.TooLarge, fmt.Sprintf("%s needs more memory or scratch space than the %d MiB the data engine may use.", what, s.memory>>20),
 			"Give it less data at once, or raise the data engine's memory limit.")
 	case "IO":
 		if strings.Contains(text, "No space left") || strings.Contains(text, "Could not write") {
-			return fault.Wrap(err, fault.Unavailable, "The scratch folder is full, so the data job was stopped; nothing of it is kept.", "Free space there and run it again.")
+			return fault.Wrap(cause, fault.Unavailable, "The scratch folder is full, so the data job was stopped; nothing of it is kept.", "Free space there and run it again.")
 		}
 	}
-	return fault.Wrap(err, fault.Internal, "The data engine failed inside DuckDB ("+kind+").", "Report this error with the server's log.")
+	return fault.Wrap(cause, fault.Internal, "The data engine failed inside DuckDB ("+kind+").", "Report this error with the server's log.")
 }
 
 // split takes "Binder Error: text" apart.

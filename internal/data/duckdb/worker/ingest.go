@@ -20,6 +20,9 @@ const (
 
 func ingest(ctx context.Context, s *session, j data.IngestJob) (*data.IngestResult, error) {
 	res := &data.IngestResult{}
+	for _, r := range j.Contract.Columns {
+		s.hide = s.hide || r.Mask != ""
+	}
 	if err := s.exec(ctx, "CREATE TABLE "+aside+" (reasons VARCHAR[], row BIGINT, record VARCHAR)"); err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 const maxRowsBytes = 16 << 20
 
 func query(ctx context.Context, s *session, j data.QueryJob) (*data.Rows, error) {
+	s.hide = j.Hide
 	if err := s.inputs(ctx, j.Inputs); err != nil {
 		return nil, s.explain(err, "")
 	}

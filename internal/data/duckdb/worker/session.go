@@ -29,6 +29,7 @@ type session struct {
 	conn   *sql.Conn
 	dir    string
 	memory int64
+	hide   bool // errors quote no values
 }
 
 func open(ctx context.Context, dir string, in []string, l duckdb.Limits) (*session, error) {

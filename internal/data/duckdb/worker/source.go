@@ -115,7 +115,10 @@ var (
 
 // malformed explains a file that cannot be read as its format: the line and, where it can be told, the column.
 func (s *session) malformed(err error, j data.IngestJob) error {
-	text := err.Error()
+	text, full := err.Error(), err
+	if s.hide {
+		err = hidden
+	}
 	next := "Correct the file, or remove it from the sources."
 	if m := csvLine.FindStringSubmatch(text); m != nil {
 		where := j.Name + ", line " + m[1]
@@ -141,7 +144,10 @@ func (s *session) malformed(err error, j data.IngestJob) error {
 		}
 		return fault.Wrap(err, fault.Invalid, where+": "+why+".", next).(*fault.E).At("source")
 	}
-	explained := fault.From(s.explain(err, j.Name))
+	explained := fault.From(s.explain(full, j.Name))
+	if s.hide {
+		text, explained.Err = values.ReplaceAllString(text, "***"), hidden
+	}
 	if explained.Kind == fault.Internal || explained.Kind == fault.Invalid {
 		_, words := split(strings.ReplaceAll(text, s.dir+"/", ""))
 		first, _, _ := strings.Cut(words, "\n")

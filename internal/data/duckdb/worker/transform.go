@@ -50,6 +50,7 @@ func sorted(cols []data.Column, first []string) (string, error) {
 }
 
 func transform(ctx context.Context, s *session, j data.TransformJob) (*data.TransformResult, error) {
+	s.hide = j.Hide
 	if err := s.inputs(ctx, j.Inputs); err != nil {
 		return nil, s.explain(err, "")
 	}
