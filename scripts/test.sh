@@ -23,6 +23,6 @@ if [[ -n ${FALAJ_SOAK:-} ]]; then
 fi
 [[ $# -eq 0 ]] || args=("$@")
 begin=$SECONDS
-# Two packages at once on two cores; within a package the tests run in parallel anyway.
-scripts/postgres.sh go test -p 2 -timeout "$timeout" "${args[@]}"
+# Two packages at once on two cores; within a package the tests run in parallel anyway. Vet has run above, over everything.
+scripts/postgres.sh go test -p 2 -vet=off -timeout "$timeout" "${args[@]}"
 echo "go test: $((SECONDS - begin)) s"
