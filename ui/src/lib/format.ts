@@ -41,7 +41,7 @@ export function bytes(size: number): string {
     size /= 1000;
     index++;
   }
-  return numbers({ style: 'unit', unit: units[index]!, unitDisplay: 'short', maximumFractionDigits: size < 10 && index > 0 ? 1 : 0 }).format(size);
+  return numbers({ style: 'unit', unit: units[index]!, unitDisplay: index === 0 ? 'narrow' : 'short', maximumFractionDigits: size < 10 && index > 0 ? 1 : 0 }).format(size);
 }
 export function milliseconds(value: number | null): string {
   if (value === null) return NONE;
@@ -87,5 +87,6 @@ export function ago(at: Micros, now = Date.now()): string {
 }
 /** "sha256:9f2c1a…" shortened to its first ten hex digits. */
 export const short = (digest: string): string => digest.replace(/^sha256:/, '').slice(0, 10);
-/** "chg_01jd…": prefix and the last six characters, which differ between neighbours. */
-export const shortId = (id: string): string => (/^[0-9a-f]{32}$/.test(id) ? id.slice(0, 8) : id.length > 16 ? id.replace(/_.*(.{6})$/, '_$1') : id);
+/** "chg_…01jd2f": of every long machine part its last six characters, which differ between neighbours; words stay whole. */
+export const shortId = (id: string): string =>
+  id.startsWith('sha256:') ? short(id) : /^[0-9a-f]{32}$/.test(id) ? id.slice(0, 8) : id.replace(/(?<![0-9a-z])[0-9a-z]{14,}([0-9a-z]{6})(?![0-9a-z])/g, '…$1');

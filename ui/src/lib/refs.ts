@@ -45,5 +45,5 @@ export function refKey(ref: Ref): string {
 
 /** "flights@3", or the id alone. */
 export function refLabel(ref: Ref): string {
-  return ref.version === null ? shortId(ref.id) : `${ref.id}@${ref.version}`;
+  return ref.version === null ? shortId(ref.id) : `${shortId(ref.id)}@${ref.version}`;
 }

@@ -684,6 +684,7 @@ export interface PipelineRunSummary {
   created_at: Micros;
   started_at: Micros | null;
   ended_at: Micros | null;
+  /** done counts the cached ones too */
   steps: { total: number; done: number; cached: number; failed: number };
 }
 export interface PipelineStep {
