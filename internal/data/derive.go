@@ -74,7 +74,7 @@ func (s *Service) Derive(ctx context.Context, project, dataset string, req Deriv
 		}
 	}
 	if !res.Accepted {
-		return rep, fault.New(fault.Refused, fmt.Sprintf("The result of dataset %s breaks its contract: %s.", dataset, res.Refusal), "Look at the rows put aside on the dataset's page, and correct the SQL or the contract.")
+		return rep, fault.New(fault.Refused, fmt.Sprintf("The result of dataset %s breaks its contract: %s.", dataset, because(res.Refusal, res.Checks)), "Look at the rows put aside on the dataset's page, and correct the SQL or the contract.")
 	}
 	file, err := s.keep(ctx, project, job.Out)
 	if err != nil {
@@ -150,8 +150,9 @@ func (s *Service) derivedAside(ctx context.Context, project string, def definiti
 	w := &work{s: s, project: project, def: def}
 	reason := res.Refusal
 	if res.Accepted {
-		reason = fmt.Sprintf("%d of %d computed rows of %s break the contract", res.Bad, res.Read, def.spec.Name)
+		reason = fmt.Sprintf("%s of %s computed rows break the contract and were put aside", Grouped(res.Bad), Grouped(res.Read))
 	}
+	reason = because(reason, res.Checks)
 	a, err := w.aside(ctx, SourceFile{Name: orSQL(def.spec.SQLRef), Digest: digest}, Aside{Reason: reason, Rows: res.Bad, Read: res.Read, Checks: broken(res.Checks), Masks: def.spec.masks()}, rows, !res.Accepted)
 	if a != nil {
 		rep.Asides = append(rep.Asides, *a)

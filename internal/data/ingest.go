@@ -76,7 +76,7 @@ func (s *Service) Ingest(ctx context.Context, project, dataset string, req Inges
 		if aside != nil {
 			rep.Asides = append(rep.Asides, *aside)
 			if req.Progress != nil {
-				req.Progress(fmt.Sprintf("%s: put aside: %s", dataset, aside.Reason))
+				req.Progress(fmt.Sprintf("%s: put aside: %s: %s", dataset, aside.Source, aside.Reason))
 			}
 		}
 	}
@@ -118,7 +118,7 @@ func (s *Service) allRefused(ctx context.Context, project, dataset string, gener
 		asides, err := listAsides(ctx, q, project, dataset, 100)
 		for _, a := range asides {
 			if a.Generation == generation && a.Whole {
-				why = a.Reason
+				why = a.Source + ": " + a.Reason
 				break
 			}
 		}
@@ -215,13 +215,13 @@ func (w *work) read(ctx context.Context, f SourceFile) (*Aside, error) {
 		return nil, err
 	}
 	w.s.maskChecks(w.project, masks, res.Checks)
-	aside := Aside{Reason: res.Refusal, Rows: res.Bad, Read: res.Read, Checks: broken(res.Checks), Masks: masks}
+	aside := Aside{Reason: because(res.Refusal, res.Checks), Rows: res.Bad, Read: res.Read, Checks: broken(res.Checks), Masks: masks}
 	if res.Accepted && spec.Contract.Volume.Anomaly == ByMonth {
 		if check := w.volume(res); check.Rows > 0 {
 			res.Checks = append(res.Checks, check)
 			if !spec.Contract.Keeps() {
 				res.Accepted = false
-				aside.Reason, aside.Checks = f.Name+": "+check.Example, broken(res.Checks)
+				aside.Reason, aside.Checks = check.Example, broken(res.Checks)
 			}
 		}
 	}
@@ -253,7 +253,7 @@ func (w *work) read(ctx context.Context, f SourceFile) (*Aside, error) {
 	if spec.Contract.Keeps() {
 		words = "stay with a warning"
 	}
-	aside.Reason = fmt.Sprintf("%d of %d rows of %s break the contract and %s", res.Bad, res.Read, f.Name, words)
+	aside.Reason = because(fmt.Sprintf("%s of %s rows (%s) break the contract and %s", Grouped(res.Bad), Grouped(res.Read), Percent(float64(res.Bad)/float64(max(res.Read, 1))), words), res.Checks)
 	return w.aside(ctx, f, aside, rows, false)
 }
 

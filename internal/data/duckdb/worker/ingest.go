@@ -255,11 +255,11 @@ func (s *session) verdict(ctx context.Context, j data.IngestJob, res *data.Inges
 	case good == 0 && res.Bad == 0:
 		return fault.New(fault.Invalid, fmt.Sprintf("%s leaves no rows after its SELECT.", j.Name), "Look at the WHERE of the derive SQL.").At("derive")
 	case good == 0:
-		res.Refusal = fmt.Sprintf("none of the %d rows of %s keeps the contract", res.Read, j.Name)
+		res.Refusal = fmt.Sprintf("none of the %s rows keeps the contract", data.Grouped(res.Read))
 	case j.Contract.Limit() == 0:
-		res.Refusal = fmt.Sprintf("%d of %d rows of %s break the contract, and it blocks on the first", res.Bad, res.Read, j.Name)
+		res.Refusal = fmt.Sprintf("%s of %s rows (%s) break the contract, and it blocks on the first", data.Grouped(res.Bad), data.Grouped(res.Read), data.Percent(share))
 	default:
-		res.Refusal = fmt.Sprintf("%d of %d rows of %s break the contract (%.1f %%), above the limit of %.1f %%", res.Bad, res.Read, j.Name, 100*share, 100*j.Contract.Limit())
+		res.Refusal = fmt.Sprintf("%s of %s rows (%s) break the contract, %s are allowed", data.Grouped(res.Bad), data.Grouped(res.Read), data.Percent(share), data.Percent(j.Contract.Limit()))
 	}
 	return nil
 }

@@ -100,8 +100,46 @@ func shape(got, want []data.Column, name, field string) error {
 	if extra != nil {
 		parts = append(parts, "has unknown "+list("column", extra))
 	}
-	return fault.New(fault.Invalid, fmt.Sprintf("%s %s.", name, strings.Join(parts, " and ")),
+	text := fmt.Sprintf("%s %s.", name, strings.Join(parts, " and "))
+	for _, m := range missing {
+		if e := nearest(m, extra); e != "" {
+			text += fmt.Sprintf(" Is %s meant to be %s?", e, m)
+		}
+	}
+	return fault.New(fault.Invalid, text,
 		"Every file of a dataset has the columns of its first one: "+clip(strings.Join(names(want), ", "), 400)+".").At(field)
+}
+
+// nearest finds the name that a slip of the hand makes of another, "" when none is near.
+func nearest(name string, of []string) (best string) {
+	n := len([]rune(name))
+	least := min(max(2, n/3), n-2) + 1
+	for _, o := range of {
+		if d := distance([]rune(strings.ToLower(name)), []rune(strings.ToLower(o))); d < least {
+			best, least = o, d
+		}
+	}
+	return best
+}
+
+// distance is Levenshtein's.
+func distance(a, b []rune) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range a {
+		left := row[0]
+		row[0] = i + 1
+		for j := range b {
+			next := min(row[j+1]+1, row[j]+1, left+1)
+			if a[i] == b[j] {
+				next = left
+			}
+			left, row[j+1] = row[j+1], next
+		}
+	}
+	return row[len(b)]
 }
 
 func list(word string, of []string) string {
