@@ -25,9 +25,7 @@ func insertProject(ctx context.Context, tx *store.Tx, p Project) error {
 
 const projectColumns = `name, description, regions, created`
 
-type scanner interface{ Scan(...any) error }
-
-func scanProject(r scanner) (p Project, err error) {
+func scanProject(r store.Scanner) (p Project, err error) {
 	var regions string
 	var created int64
 	if err = r.Scan(&p.Name, &p.Description, &regions, &created); err == nil {
@@ -42,20 +40,8 @@ func selectProject(ctx context.Context, q store.Querier, name string) (Project, 
 	return p, store.One(err, "project '"+name+"'")
 }
 
-func selectProjects(ctx context.Context, q store.Querier) (out []Project, err error) {
-	rows, err := q.Query(ctx, `SELECT `+projectColumns+` FROM projects ORDER BY name`)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		p, err := scanProject(rows)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, p)
-	}
-	return out, rows.Err()
+func selectProjects(ctx context.Context, q store.Querier) ([]Project, error) {
+	return store.List(ctx, q, scanProject, `SELECT `+projectColumns+` FROM projects ORDER BY name`)
 }
 
 func insertUser(ctx context.Context, tx *store.Tx, u User, password string) error {
@@ -81,20 +67,12 @@ func replaceGroups(ctx context.Context, tx *store.Tx, member string, groups []st
 	return nil
 }
 
-func selectGroups(ctx context.Context, q store.Querier, member string) (out []string, err error) {
-	rows, err := q.Query(ctx, `SELECT grp FROM group_members WHERE member = $1 ORDER BY grp`, member)
-	if err != nil {
-		return nil, err
+func selectGroups(ctx context.Context, q store.Querier, member string) ([]string, error) {
+	scan := func(r store.Scanner) (g string, err error) {
+		err = r.Scan(&g)
+		return g, err
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var g string
-		if err := rows.Scan(&g); err != nil {
-			return nil, err
-		}
-		out = append(out, g)
-	}
-	return out, rows.Err()
+	return store.List(ctx, q, scan, `SELECT grp FROM group_members WHERE member = $1 ORDER BY grp`, member)
 }
 
 func disableUser(ctx context.Context, tx *store.Tx, name string) error {
@@ -184,20 +162,12 @@ func deleteBinding(ctx context.Context, tx *store.Tx, b Binding) error {
 	return err
 }
 
-func selectBindings(ctx context.Context, q store.Querier, project string) (out []Binding, err error) {
-	rows, err := q.Query(ctx, `SELECT project, role, principal FROM bindings WHERE project = $1 OR project = '*' ORDER BY project, role, principal`, project)
-	if err != nil {
-		return nil, err
+func selectBindings(ctx context.Context, q store.Querier, project string) ([]Binding, error) {
+	scan := func(r store.Scanner) (b Binding, err error) {
+		err = r.Scan(&b.Project, &b.Role, &b.Principal)
+		return b, err
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var b Binding
-		if err := rows.Scan(&b.Project, &b.Role, &b.Principal); err != nil {
-			return nil, err
-		}
-		out = append(out, b)
-	}
-	return out, rows.Err()
+	return store.List(ctx, q, scan, `SELECT project, role, principal FROM bindings WHERE project = $1 OR project = '*' ORDER BY project, role, principal`, project)
 }
 
 func insertToken(ctx context.Context, tx *store.Tx, t Token, hash []byte) error {
@@ -214,7 +184,7 @@ func revokeTokens(ctx context.Context, tx *store.Tx, column, value string) error
 
 const tokenColumns = `id, principal, name, project, role, run, created, expires, revoked`
 
-func scanToken(r scanner) (t Token, err error) {
+func scanToken(r store.Scanner) (t Token, err error) {
 	var created, expires, revoked int64
 	err = r.Scan(&t.ID, &t.Principal, &t.Name, &t.Project, &t.Role, &t.Run, &created, &expires, &revoked)
 	t.Created, t.Expires, t.Revoked = store.Time(created), store.Time(expires), store.Time(revoked)
@@ -225,20 +195,8 @@ func selectToken(ctx context.Context, q store.Querier, where string, arg any) (T
 	return scanToken(q.QueryRow(ctx, `SELECT `+tokenColumns+` FROM tokens WHERE `+where, arg))
 }
 
-func selectTokens(ctx context.Context, q store.Querier, principal string) (out []Token, err error) {
-	rows, err := q.Query(ctx, `SELECT `+tokenColumns+` FROM tokens WHERE $1 = '' OR principal = $1 ORDER BY id`, principal)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		t, err := scanToken(rows)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, t)
-	}
-	return out, rows.Err()
+func selectTokens(ctx context.Context, q store.Querier, principal string) ([]Token, error) {
+	return store.List(ctx, q, scanToken, `SELECT `+tokenColumns+` FROM tokens WHERE $1 = '' OR principal = $1 ORDER BY id`, principal)
 }
 
 // actor is who acts with the token.

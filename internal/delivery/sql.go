@@ -66,7 +66,7 @@ func insertChange(ctx context.Context, tx *store.Tx, c Change) error {
 	return err
 }
 
-func scanChange(r interface{ Scan(...any) error }) (c Change, err error) {
+func scanChange(r store.Scanner) (c Change, err error) {
 	var state, n, gates, rollout string
 	var created, updated int64
 	if err = r.Scan(&c.ID, &c.Project, &c.Seq, &c.Kind, &c.Verb, &state, &c.Requester, &c.Author, &c.Model, &c.Environment, &c.FromVersion, &c.FromRelease,
@@ -88,27 +88,15 @@ func selectChange(ctx context.Context, q store.Querier, project, id string) (Cha
 	return c, store.One(err, "change '"+id+"' in project '"+project+"'")
 }
 
-func selectChanges(ctx context.Context, q store.Querier, project string, f Filter) (out []Change, err error) {
+func selectChanges(ctx context.Context, q store.Querier, project string, f Filter) ([]Change, error) {
 	if f.Limit <= 0 || f.Limit > 1000 {
 		f.Limit = 100
 	}
 	if f.Before <= 0 {
 		f.Before = 1 << 62
 	}
-	rows, err := q.Query(ctx, `SELECT `+changeColumns+` FROM changes WHERE project = $1 AND seq < $2 AND ($3 = '' OR model = $3) AND ($4 = '' OR state = $4) ORDER BY seq DESC LIMIT $5`,
+	return store.List(ctx, q, scanChange, `SELECT `+changeColumns+` FROM changes WHERE project = $1 AND seq < $2 AND ($3 = '' OR model = $3) AND ($4 = '' OR state = $4) ORDER BY seq DESC LIMIT $5`,
 		project, f.Before, f.Model, string(f.State), f.Limit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		c, err := scanChange(rows)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, c)
-	}
-	return out, rows.Err()
 }
 
 // selectOpen is a change of the environment that is not finished, or "".
@@ -151,24 +139,15 @@ func upsertEvidence(ctx context.Context, tx *store.Tx, change string, idx int, e
 	return true, err
 }
 
-func selectEvidence(ctx context.Context, q store.Querier, change string) (out []Evidence, err error) {
-	rows, err := q.Query(ctx, `SELECT evidence FROM change_evidence WHERE change_id = $1 ORDER BY idx`, change)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
+func selectEvidence(ctx context.Context, q store.Querier, change string) ([]Evidence, error) {
+	scan := func(r store.Scanner) (e Evidence, err error) {
 		var s string
-		if err := rows.Scan(&s); err != nil {
-			return nil, err
+		if err = r.Scan(&s); err == nil {
+			err = json.Unmarshal([]byte(s), &e)
 		}
-		var e Evidence
-		if err := json.Unmarshal([]byte(s), &e); err != nil {
-			return nil, err
-		}
-		out = append(out, e)
+		return e, err
 	}
-	return out, rows.Err()
+	return store.List(ctx, q, scan, `SELECT evidence FROM change_evidence WHERE change_id = $1 ORDER BY idx`, change)
 }
 
 func insertApproval(ctx context.Context, tx *store.Tx, change string, a Approval) error {
@@ -179,22 +158,14 @@ func insertApproval(ctx context.Context, tx *store.Tx, change string, a Approval
 	return err
 }
 
-func selectApprovals(ctx context.Context, q store.Querier, change string) (out []Approval, err error) {
-	rows, err := q.Query(ctx, `SELECT actor, decision, comment, at FROM change_approvals WHERE change_id = $1 ORDER BY at`, change)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var a Approval
+func selectApprovals(ctx context.Context, q store.Querier, change string) ([]Approval, error) {
+	scan := func(r store.Scanner) (a Approval, err error) {
 		var at int64
-		if err := rows.Scan(&a.Actor, &a.Decision, &a.Comment, &at); err != nil {
-			return nil, err
-		}
+		err = r.Scan(&a.Actor, &a.Decision, &a.Comment, &at)
 		a.At = store.Time(at)
-		out = append(out, a)
+		return a, err
 	}
-	return out, rows.Err()
+	return store.List(ctx, q, scan, `SELECT actor, decision, comment, at FROM change_approvals WHERE change_id = $1 ORDER BY at`, change)
 }
 
 func insertStep(ctx context.Context, tx *store.Tx, change, actor, kind string, n note.Note) error {
@@ -203,26 +174,17 @@ func insertStep(ctx context.Context, tx *store.Tx, change, actor, kind string, n
 	return err
 }
 
-func selectSteps(ctx context.Context, q store.Querier, change string) (out []Step, err error) {
-	rows, err := q.Query(ctx, `SELECT at, actor, type, note FROM change_events WHERE change_id = $1 ORDER BY seq`, change)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var s Step
+func selectSteps(ctx context.Context, q store.Querier, change string) ([]Step, error) {
+	scan := func(r store.Scanner) (s Step, err error) {
 		var at int64
 		var n string
-		if err := rows.Scan(&at, &s.Actor, &s.Type, &n); err != nil {
-			return nil, err
+		if err = r.Scan(&at, &s.Actor, &s.Type, &n); err != nil {
+			return s, err
 		}
 		s.At = store.Time(at)
-		if err := json.Unmarshal([]byte(n), &s.Note); err != nil {
-			return nil, err
-		}
-		out = append(out, s)
+		return s, json.Unmarshal([]byte(n), &s.Note)
 	}
-	return out, rows.Err()
+	return store.List(ctx, q, scan, `SELECT at, actor, type, note FROM change_events WHERE change_id = $1 ORDER BY seq`, change)
 }
 
 const pointerColumns = `project, model, environment, role, version, release, weight, since, event_at, actor, change_id`
@@ -254,7 +216,7 @@ func selectPointer(ctx context.Context, q store.Querier, project, model, environ
 	return p, err
 }
 
-func scanPointer(r interface{ Scan(...any) error }) (p Pointer, err error) {
+func scanPointer(r store.Scanner) (p Pointer, err error) {
 	var since, eventAt int64
 	err = r.Scan(&p.Project, &p.Model, &p.Environment, &p.Role, &p.Version, &p.Release, &p.Weight, &since, &eventAt, &p.Actor, &p.Change)
 	p.Since, p.EventAt = store.Time(since), store.Time(eventAt)
@@ -269,20 +231,8 @@ func selectPointers(ctx context.Context, q store.Querier, project, model string)
 	return pointers(ctx, q, `WHERE ($1 = '' OR project = $1) AND ($2 = '' OR model = $2) ORDER BY project, model, environment, role`, project, model)
 }
 
-func pointers(ctx context.Context, q store.Querier, tail string, args ...any) (out []Pointer, err error) {
-	rows, err := q.Query(ctx, `SELECT `+pointerColumns+` FROM pointers `+tail, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		p, err := scanPointer(rows)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, p)
-	}
-	return out, rows.Err()
+func pointers(ctx context.Context, q store.Querier, tail string, args ...any) ([]Pointer, error) {
+	return store.List(ctx, q, scanPointer, `SELECT `+pointerColumns+` FROM pointers `+tail, args...)
 }
 
 func insertMove(ctx context.Context, tx *store.Tx, project, model string, m Move) error {
@@ -309,7 +259,7 @@ func hasMove(ctx context.Context, q store.Querier, change, kind string) (bool, e
 
 const moveColumns = `seq, at, event_at, actor, environment, kind, from_version, from_release, to_version, to_release, change_id, reason`
 
-func scanMove(r interface{ Scan(...any) error }) (m Move, err error) {
+func scanMove(r store.Scanner) (m Move, err error) {
 	var at, eventAt int64
 	var reason string
 	if err = r.Scan(&m.Seq, &at, &eventAt, &m.Actor, &m.Environment, &m.Kind, &m.FromVersion, &m.FromRelease, &m.ToVersion, &m.ToRelease, &m.Change, &reason); err != nil {
@@ -319,20 +269,8 @@ func scanMove(r interface{ Scan(...any) error }) (m Move, err error) {
 	return m, json.Unmarshal([]byte(reason), &m.Reason)
 }
 
-func selectMoves(ctx context.Context, q store.Querier, project, model string) (out []Move, err error) {
-	rows, err := q.Query(ctx, `SELECT `+moveColumns+` FROM pointer_history WHERE project = $1 AND model = $2 ORDER BY seq`, project, model)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		m, err := scanMove(rows)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, m)
-	}
-	return out, rows.Err()
+func selectMoves(ctx context.Context, q store.Querier, project, model string) ([]Move, error) {
+	return store.List(ctx, q, scanMove, `SELECT `+moveColumns+` FROM pointer_history WHERE project = $1 AND model = $2 ORDER BY seq`, project, model)
 }
 
 // selectEarlier is the last time another release was the champion here, or version's when it is not 0.

@@ -55,7 +55,7 @@ func insertRun(ctx context.Context, tx *store.Tx, r Run) error {
 	return err
 }
 
-func scanRun(s interface{ Scan(...any) error }) (r Run, err error) {
+func scanRun(s store.Scanner) (r Run, err error) {
 	var state, req, fail string
 	var created, started, ended int64
 	if err = s.Scan(&r.ID, &r.Project, &r.Seq, &r.Pipeline, &state, &r.Actor, &r.Model, &req, &r.Apply, &fail, &r.Resumed, &created, &started, &ended); err != nil {
@@ -73,23 +73,11 @@ func selectRun(ctx context.Context, q store.Querier, project, id string) (Run, e
 	return r, store.One(err, "pipeline run '"+id+"' in project '"+project+"'")
 }
 
-func selectRuns(ctx context.Context, q store.Querier, project, state string, before int64, limit int) (out []Run, err error) {
+func selectRuns(ctx context.Context, q store.Querier, project, state string, before int64, limit int) ([]Run, error) {
 	if before <= 0 {
 		before = 1 << 62
 	}
-	rows, err := q.Query(ctx, `SELECT `+runColumns+` FROM pipeline_runs WHERE project = $1 AND seq < $2 AND ($3 = '' OR state = $3) ORDER BY seq DESC LIMIT $4`, project, before, state, limit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		r, err := scanRun(rows)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, r)
-	}
-	return out, rows.Err()
+	return store.List(ctx, q, scanRun, `SELECT `+runColumns+` FROM pipeline_runs WHERE project = $1 AND seq < $2 AND ($3 = '' OR state = $3) ORDER BY seq DESC LIMIT $4`, project, before, state, limit)
 }
 
 func updateRun(ctx context.Context, tx *store.Tx, id string, state RunState, f *Failure) error {
@@ -152,31 +140,26 @@ func setLog(ctx context.Context, tx *store.Tx, run, name, log string, cut bool) 
 	return err
 }
 
-func selectSteps(ctx context.Context, q store.Querier, run string) (out []Step, err error) {
-	rows, err := q.Query(ctx, `SELECT `+stepColumns+` FROM pipeline_steps WHERE run = $1 ORDER BY idx, name`, run)
-	if err != nil {
-		return nil, err
+func selectSteps(ctx context.Context, q store.Querier, run string) ([]Step, error) {
+	return store.List(ctx, q, scanStep, `SELECT `+stepColumns+` FROM pipeline_steps WHERE run = $1 ORDER BY idx, name`, run)
+}
+
+func scanStep(r store.Scanner) (s Step, err error) {
+	var state, needs, reason, inputs, outputs, fail string
+	var started, ended int64
+	if err := r.Scan(&s.Name, &s.Kind, &state, &needs, &s.CacheHit, &s.CacheKey, &reason, &started, &ended, &s.Attempt, &inputs, &outputs, &s.Log, &s.LogCut, &fail); err != nil {
+		return s, err
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var s Step
-		var state, needs, reason, inputs, outputs, fail string
-		var started, ended int64
-		if err := rows.Scan(&s.Name, &s.Kind, &state, &needs, &s.CacheHit, &s.CacheKey, &reason, &started, &ended, &s.Attempt, &inputs, &outputs, &s.Log, &s.LogCut, &fail); err != nil {
-			return nil, err
+	s.State, s.Started, s.Ended = RunState(state), store.Time(started), store.Time(ended)
+	for _, f := range []struct {
+		doc string
+		to  any
+	}{{needs, &s.Needs}, {reason, &s.CacheReason}, {inputs, &s.Inputs}, {outputs, &s.Outputs}, {fail, &s.Error}} {
+		if err := json.Unmarshal([]byte(f.doc), f.to); err != nil {
+			return s, err
 		}
-		s.State, s.Started, s.Ended = RunState(state), store.Time(started), store.Time(ended)
-		for _, f := range []struct {
-			doc string
-			to  any
-		}{{needs, &s.Needs}, {reason, &s.CacheReason}, {inputs, &s.Inputs}, {outputs, &s.Outputs}, {fail, &s.Error}} {
-			if err := json.Unmarshal([]byte(f.doc), f.to); err != nil {
-				return nil, err
-			}
-		}
-		out = append(out, s)
 	}
-	return out, rows.Err()
+	return s, nil
 }
 
 func insertCache(ctx context.Context, tx *store.Tx, project, step, key string, e entry) error {
