@@ -178,7 +178,7 @@ func (l laid) Tables(ctx context.Context, project string, selects []string, pins
 	if err != nil {
 		return nil, err
 	}
-	out := &features.Tables{Room: t.Room, Inputs: t.Inputs}
+	out := &features.Tables{Room: t.Room, Inputs: t.Inputs, Masked: t.Masked}
 	for _, p := range t.Pins {
 		out.Pins = append(out.Pins, features.Pin{Dataset: p.Dataset, Version: p.N, Digest: p.Digest})
 	}

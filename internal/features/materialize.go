@@ -106,7 +106,7 @@ func (s *Service) copyOnline(ctx context.Context, project string, v View, dg str
 	}
 	out := tables.Room.Path("online.parquet")
 	if _, err := s.engine.Transform(ctx, data.TransformJob{
-		Dir: tables.Room.Dir, SQL: v.onlineSQL(w), Ref: "feature view " + v.Name, Inputs: tables.Inputs, Out: out, Order: v.order(),
+		Dir: tables.Room.Dir, SQL: v.onlineSQL(w), Ref: "feature view " + v.Name, Inputs: tables.Inputs, Out: out, Order: v.order(), Hide: tables.Masked,
 	}); err != nil {
 		return 0, nil, err
 	}

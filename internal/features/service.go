@@ -22,6 +22,7 @@ type Tables struct {
 	Room   *data.Room
 	Inputs map[string]data.Input
 	Pins   []Pin
+	Masked bool // some have masked columns: messages must quote no values
 }
 
 // Data is what this stage asks of the data stage. Tables lays out the datasets of a project that the SELECTs name, the

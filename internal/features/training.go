@@ -22,7 +22,7 @@ type TrainingSet struct {
 	Columns  []data.Column `json:"columns"`
 	Features []string      `json:"features"`
 	Pins     []Pin         `json:"datasets"`
-	Profile  *data.Profile `json:"profile"` // of all columns: the reference of drift
+	Profile  *data.Profile `json:"profile"` // of the features: the reference of drift
 }
 
 // TrainingSet joins the service's features to the rows of the spine as they were known at each row's time, and keeps the
@@ -56,7 +56,23 @@ func (s *Service) TrainingSet(ctx context.Context, project, spine, service strin
 	if err != nil {
 		return nil, err
 	}
-	return &TrainingSet{Blob: ref, Rows: res.Rows, Service: p.info.Ref(), Columns: res.Columns, Features: p.info.Features, Pins: tables.Pins, Profile: res.Profile}, nil
+	return &TrainingSet{Blob: ref, Rows: res.Rows, Service: p.info.Ref(), Columns: res.Columns, Features: p.info.Features, Pins: tables.Pins, Profile: onlyFeatures(res.Profile, p.info.Features)}, nil
+}
+
+// onlyFeatures keeps what drift is measured against: the distribution of the features. The spine's other columns may be
+// masked, and most frequent values are nobody's business here.
+func onlyFeatures(p *data.Profile, names []string) *data.Profile {
+	if p == nil {
+		return nil
+	}
+	out := &data.Profile{Rows: p.Rows}
+	for _, c := range p.Columns {
+		if slices.Contains(names, c.Name) {
+			c.Top = nil
+			out.Columns = append(out.Columns, c)
+		}
+	}
+	return out
 }
 
 // join writes the training set to out. It runs the spine with the request expressions, each view, the point-in-time join,
@@ -67,7 +83,7 @@ func (s *Service) join(ctx context.Context, p *plan, tables *Tables, spine strin
 	}
 	dir, room := tables.Room.Dir, tables.Room
 	sp, err := s.engine.Transform(ctx, data.TransformJob{
-		Dir: dir, SQL: p.spineSQL(spine, req), Ref: "the spine", Inputs: tables.Inputs, Out: room.Path("spine.parquet"), Order: []string{req.At},
+		Dir: dir, SQL: p.spineSQL(spine, req), Ref: "the spine", Inputs: tables.Inputs, Out: room.Path("spine.parquet"), Order: []string{req.At}, Hide: tables.Masked,
 	})
 	if err != nil {
 		return nil, err
@@ -76,7 +92,7 @@ func (s *Service) join(ctx context.Context, p *plan, tables *Tables, spine strin
 	for i, v := range p.views {
 		file := room.Path(fmt.Sprintf("view%d.parquet", i))
 		if _, err := s.engine.Transform(ctx, data.TransformJob{
-			Dir: dir, SQL: v.rowsSQL(), Ref: "feature view " + v.Name, Inputs: tables.Inputs, Out: file, Order: v.order(),
+			Dir: dir, SQL: v.rowsSQL(), Ref: "feature view " + v.Name, Inputs: tables.Inputs, Out: file, Order: v.order(), Hide: tables.Masked,
 		}); err != nil {
 			return nil, err
 		}
@@ -98,7 +114,7 @@ func (s *Service) join(ctx context.Context, p *plan, tables *Tables, spine strin
 	}
 	return s.engine.Transform(ctx, data.TransformJob{
 		Dir: dir, SQL: p.lastSQL(sp.Columns), Ref: "the training set", Inputs: map[string]data.Input{"joined": {Files: []string{room.Path("joined.parquet")}}},
-		Out: out, AsWritten: true, Profile: profile,
+		Out: out, AsWritten: true, Profile: profile, Hide: tables.Masked,
 	})
 }
 
