@@ -150,14 +150,14 @@ func (d *Dir) sync(folder string) error {
 func (d *Dir) explain(err error) error {
 	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
 		if errors.Is(err, full) {
-			return fault.Wrap(err, fault.Unavailable, fmt.Sprintf("The disk under the blob folder %s is full; nothing was stored.", d.path),
-				"Free space there, then try again; everything stored before is unharmed.")
+			return fault.Wrap(fmt.Errorf("%s: %w", d.path, err), fault.Unavailable, "The disk under the blob folder is full; nothing was stored.",
+				"Free space on the server's data directory, then try again; everything stored before is unharmed.")
 		}
 	}
 	var perr *fs.PathError
 	var lerr *os.LinkError
 	if errors.As(err, &perr) || errors.As(err, &lerr) {
-		return fault.Wrap(err, fault.Unavailable, fmt.Sprintf("The blob folder %s cannot be used.", d.path),
+		return fault.Wrap(fmt.Errorf("%s: %w", d.path, err), fault.Unavailable, "The blob folder cannot be used.",
 			"Check the disk and that this user may read and write there.")
 	}
 	return err
