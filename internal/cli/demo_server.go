@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -130,6 +129,28 @@ func tail(file string) string {
 
 var setupLink = regexp.MustCompile(`#/setup\?token=(\S+)`)
 
+// firstLink finds the one-use link in the server's log; it is printed a moment after the server answers.
+func (d *play) firstLink(ctx context.Context) (string, error) {
+	name := filepath.Join(d.dir, "server.log")
+	for limit := time.Now().Add(20 * time.Second); ; {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return "", err
+		}
+		if links := setupLink.FindAllSubmatch(b, -1); len(links) > 0 {
+			return string(links[len(links)-1][1]), nil
+		}
+		if time.Now().After(limit) {
+			return "", fault.New(fault.Unavailable, "The server's log shows no first-start link.", "Its log: "+name)
+		}
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
 // people makes the admin by the first-start link, and lets the admin make the others. What is there stays.
 func (d *play) people(ctx context.Context) error {
 	var me api.Me
@@ -137,20 +158,16 @@ func (d *play) people(ctx context.Context) error {
 		return err
 	}
 	if me.SetupRequired {
-		b, err := os.ReadFile(filepath.Join(d.dir, "server.log"))
+		link, err := d.firstLink(ctx)
 		if err != nil {
 			return err
-		}
-		links := setupLink.FindAllSubmatch(b, -1)
-		if len(links) == 0 {
-			return fault.New(fault.Unavailable, "The server's log shows no first-start link.", "Its log: "+filepath.Join(d.dir, "server.log"))
 		}
 		// Used in a session, like a person's browser does.
 		c, err := session(d.base)
 		if err != nil {
 			return err
 		}
-		body := map[string]string{"token": string(bytes.TrimSpace(links[len(links)-1][1])), "user": "admin", "password": d.cast.Admin.Password}
+		body := map[string]string{"token": link, "user": "admin", "password": d.cast.Admin.Password}
 		if err := c.call(ctx, "POST", "/setup", body, nil); err != nil {
 			return err
 		}

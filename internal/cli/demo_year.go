@@ -177,22 +177,23 @@ func (d *play) decide(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// canary looks at the roll-out under way. As soon as it has seen what it needs it is waited for; else the next day brings
-// more. A server that was killed has forgotten what its canary saw: then it only takes some days more.
+// canary looks at the roll-out under way. As soon as it has seen what this weight needs its next move is waited for; else
+// the next day brings more. A server that was killed has forgotten what its canary saw: then it takes some days more.
 func (d *play) canary(ctx context.Context) error {
-	limit := time.Now().Add(time.Minute)
+	const answers, patience = 200, 10 * time.Second // answers for each weight, as the server asks for
+	moves, enough, limit := 0, false, time.Now().Add(patience)
 	for {
 		var c api.ChangeDetail
 		if err := d.layla.call(ctx, "GET", in(demoProject, "changes", d.rolling), nil, &c); err != nil {
 			return err
 		}
-		if c.State == "closed" {
-			var weights []string
-			for _, e := range c.Events {
-				if e.Type == "pointer.moved" {
-					weights = append(weights, fmt.Sprint(e.Note.Args["weight"]))
-				}
+		var weights []string
+		for _, e := range c.Events {
+			if e.Type == "pointer.moved" {
+				weights = append(weights, fmt.Sprint(e.Note.Args["weight"]))
 			}
+		}
+		if c.State == "closed" {
 			d.rolling = ""
 			d.tell(15, "models/"+demoModel, map[string]any{"weights": weights, "version": c.ToVersion}, "%s@%d took %s %% of the flights and is the champion; %s@%d stays one command away", c.Model, c.ToVersion, strings.Join(weights, ", "), c.Model, or(c.FromVersion))
 			return nil
@@ -201,11 +202,17 @@ func (d *play) canary(ctx context.Context) error {
 			d.rolling = ""
 			return d.mustBe(c, "closed")
 		}
-		n, err := d.seen(ctx, c.ToVersion)
-		if err != nil || n < 200 || time.Now().After(limit) {
-			return err
+		if len(weights) != moves {
+			n, err := d.seen(ctx, c.ToVersion)
+			if err != nil {
+				return err
+			}
+			moves, enough, limit = len(weights), n >= uint64(answers*len(weights)), time.Now().Add(patience)
+			d.env.progress(fmt.Sprintf("%s@%d has answered %d flights as a canary", c.Model, c.ToVersion, n))
 		}
-		d.env.progress(fmt.Sprintf("%s@%d has answered %d flights as a canary", c.Model, c.ToVersion, n))
+		if !enough && c.State == "rolling_out" || time.Now().After(limit) {
+			return nil
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
