@@ -157,7 +157,7 @@ func TestQuarantinePages(t *testing.T) {
 	if len(list.Items) != 2 || list.Items[0].Scope != "refused" || list.Items[0].Rows != 200 || list.Items[0].TotalRows != 600 || list.Items[1].Scope != "rows" || list.Items[1].Rows != 3 {
 		t.Fatalf("quarantine: %+v", list.Items)
 	}
-	if n := list.Items[0].Note; n.Code != "quarantine.refused" || n.Args["violations"] != 200.0 || !strings.Contains(n.Text, "2013-03.csv") {
+	if n := list.Items[0].Note; n.Code != "quarantine.refused" || n.Args["violations"] != 200.0 || !strings.Contains(n.Text, "200 of 600 rows") {
 		t.Errorf("note: %+v", n)
 	}
 	path := "/datasets/flights/quarantine/" + list.Items[0].ID + "/rows"

@@ -83,7 +83,7 @@ type Page struct {
 }
 
 // limit is how long a page may take to settle on a busy machine before the test gives up.
-const limit = 60 * time.Second
+const limit = 3 * time.Minute
 
 // Open opens baseURL (such as "http://127.0.0.1:7420") in a tab of its own. session is the cookie
 // of a signed-in user as "name=value", or "" for nobody; Page.Login signs in through the page.

@@ -154,9 +154,15 @@ func (p *Page) Complaints() []string {
 // Shot writes a PNG of the whole page, the part below the window's edge included.
 func (p *Page) Shot(path string) {
 	p.t.Helper()
+	p.ShotTo(path, 100_000)
+}
+
+// ShotTo writes a PNG of the page down to height CSS pixels.
+func (p *Page) ShotTo(path string, height int64) {
+	p.t.Helper()
 	// The window grows to the page first: what sticks to the window's edge then spans the picture.
 	size := run(p, chromedp.Evaluate[[]int64](`[innerWidth, innerHeight, document.documentElement.scrollHeight]`))
-	p.do(chromedp.EmulateViewport(size[0], max(size[1], size[2])))
+	p.do(chromedp.EmulateViewport(size[0], min(height, max(size[1], size[2]))))
 	p.Settle()
 	png := run(p, chromedp.CaptureScreenshot())
 	p.do(chromedp.EmulateViewport(size[0], size[1]))
