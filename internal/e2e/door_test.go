@@ -120,9 +120,7 @@ func TestDoor(t *testing.T) {
 		w.flags = append(w.flags, "--open")
 		w.start()
 		v := w.in(t)
-		if !strings.Contains(w.out.String(), "OPEN MODE") {
-			t.Error("open mode is not said loudly")
-		}
+		await(t, "open mode to be said loudly", 20*time.Second, func() bool { return strings.Contains(w.out.String(), "OPEN MODE") })
 		if a := v.call("", "GET", project+"/models", nil); a.status != 200 {
 			t.Errorf("open mode does not let anybody read: %d %s", a.status, a.body)
 		}
