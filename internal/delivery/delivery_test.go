@@ -217,6 +217,9 @@ func TestPromotionStory(t *testing.T) {
 		if _, err := r.Rollback(amal, "flights", "delay", "production", 7, ""); !fault.Is(err, fault.NotFound) {
 			t.Fatal(err)
 		}
+		if _, err := r.Rollback(amal, "flights", "delay", "production", 1, ""); !fault.Is(err, fault.Conflict) {
+			t.Fatal("rolled back to what serves:", err)
+		}
 		moves, err := r.Timeline(context.Background(), "flights", "delay")
 		if err != nil {
 			t.Fatal(err)

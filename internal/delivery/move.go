@@ -173,6 +173,9 @@ func (s *Service) Rollback(ctx context.Context, project, model, environment stri
 		if now.Version == 0 {
 			return event.Draft{}, fault.New(fault.NotFound, fmt.Sprintf("Nothing of %s serves in %s.", model, environment), "falaj status "+project+"/"+model)
 		}
+		if toVersion == now.Version {
+			return event.Draft{}, fault.New(fault.Conflict, fmt.Sprintf("%s@%d serves in %s already.", model, toVersion, environment), "Without a version, the release before it comes back.")
+		}
 		target, err := selectEarlier(ctx, tx, project, model, environment, now, toVersion)
 		if err != nil {
 			return event.Draft{}, err
