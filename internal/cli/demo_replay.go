@@ -22,10 +22,10 @@ func date(month time.Month, d int) time.Time {
 // replay plays event time from `from` until `to`: each day's flights in one request, then what became known that day,
 // then the clock, then it waits until everything that set off has settled. A day whose end the project's clock has
 // passed was played before. since is where this stretch of days began: flights of before may become known now.
-func (d *play) replay(ctx context.Context, since, from, to time.Time) (time.Time, error) {
+func (d *play) replay(ctx context.Context, since, from, to time.Time) error {
 	mark, err := d.watermark(ctx)
 	if err != nil {
-		return from, err
+		return err
 	}
 	labels := slices.DeleteFunc(slices.Clone(between(d.flights, since, to)), func(f flight) bool { return f.known < from.UnixMicro() })
 	slices.SortStableFunc(labels, func(a, b flight) int { return int(min(max(a.known-b.known, -1), 1)) })
@@ -38,34 +38,34 @@ func (d *play) replay(ctx context.Context, since, from, to time.Time) (time.Time
 			// The request is recorded as a whole: when event time stands at its last row, it came before a kill.
 			if len(today) > 0 && mark.UnixMicro() < today[len(today)-1].at {
 				if err := d.predict(ctx, "production", "flights-"+at.Format("2006-01-02"), today); err != nil {
-					return at, err
+					return err
 				}
 			}
 			if err := d.label(ctx, labels[:n]); err != nil {
-				return at, err
+				return err
 			}
 			if err := d.clock(ctx, end); err != nil {
-				return at, err
+				return err
 			}
 			busy, err := d.settle(ctx)
 			if err != nil {
-				return at, err
+				return err
 			}
 			if busy || end.Day() == 1 {
 				if err := d.react(ctx, end); err != nil {
-					return at, err
+					return err
 				}
 			}
 			if d.rolling != "" {
 				if err := d.canary(ctx); err != nil {
-					return at, err
+					return err
 				}
 			}
 		}
 		d.sent += len(today)
 		labels = labels[n:]
 	}
-	return to, nil
+	return nil
 }
 
 func (d *play) settled(ctx context.Context) (s api.Settled, err error) {
