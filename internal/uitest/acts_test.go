@@ -76,9 +76,9 @@ func TestAnotherPersonApproves(t *testing.T) {
 	approver.Press("اعتماد")
 	approver.Fill("dialog[open] textarea", "نظرت في يوليو وأغسطس")
 	approver.Press("اعتماد")
-	approver.WaitText("قيد النشر")
+	approver.WaitText("قيد التنفيذ")
 	// The author's page learns of it by itself.
-	author.WaitText("Deploying")
+	author.WaitText("Implementing")
 	author.WaitText("نظرت في يوليو وأغسطس")
 	for _, p := range []*Page{author, approver} {
 		for _, complaint := range p.Complaints() {
