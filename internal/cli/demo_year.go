@@ -12,7 +12,7 @@ import (
 	"falaj/internal/kernel/fault"
 )
 
-// year replays the flights (chapters 11 to 17). With fast only July and December, else April to December; it stops where
+// year replays the flights (chapters 11 to 17). With fast only five weeks of summer and December, else April to December; it stops where
 // December's window is judged, so that layla's last idea meets it.
 func (d *play) year(ctx context.Context) error {
 	if err := d.known(ctx); err != nil {
@@ -27,14 +27,15 @@ func (d *play) year(ctx context.Context) error {
 		d.tell(11, "models/"+demoModel, map[string]any{"sent": d.sent}, "April to June: the service replay sent %s flights, and their labels as they arrived", thousands(d.sent))
 		return d.replay(ctx, april, july, judged)
 	}
-	july, august := date(time.July, 1), date(time.August, 1) // July ends after the canary has seen enough, on the 29th
+	// The canary has seen enough on 29 July. One whose server was killed has forgotten what it saw, and needs the week more.
+	july, august := date(time.July, 1), date(time.August, 5)
 	if err := d.arrive(ctx, july); err != nil {
 		return err
 	}
 	if err := d.replay(ctx, july, july, august); err != nil {
 		return err
 	}
-	d.tell(11, "models/"+demoModel, map[string]any{"sent": d.sent}, "July: %s flights sent, and their labels as they arrived", thousands(d.sent))
+	d.tell(11, "models/"+demoModel, map[string]any{"sent": d.sent}, "1 July to 4 August: %s flights sent, and their labels as they arrived", thousands(d.sent))
 	december := date(time.December, 9)
 	if err := d.arrive(ctx, december); err != nil {
 		return err
