@@ -110,7 +110,7 @@ func open(t *testing.T, s *store.Store) *room {
 // until waits for the change to reach a state; the story is told by events, so it looks again at each one.
 func (r *room) until(t *testing.T, id string, want delivery.State) delivery.Detail {
 	t.Helper()
-	for deadline := time.After(30 * time.Second); ; {
+	for deadline := time.After(2 * time.Minute); ; {
 		wake := r.store.Wake()
 		d, err := r.Change(context.Background(), "flights", id)
 		if err != nil {
