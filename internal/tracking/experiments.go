@@ -125,22 +125,8 @@ func (s *Service) ensureExperiment(ctx context.Context, project string, id int64
 
 // SearchExperiments gives a page. Max 0 is 1000.
 func (s *Service) SearchExperiments(ctx context.Context, project string, r Search) (Page[Experiment], error) {
-	clauses, err := filter.Experiments().Parse(r.Filter)
+	clauses, order, offset, err := r.parse(filter.Experiments())
 	if err != nil {
-		return Page[Experiment]{}, err
-	}
-	order, err := filter.Experiments().OrderBy(r.OrderBy)
-	if err != nil {
-		return Page[Experiment]{}, err
-	}
-	offset, err := Offset(r.Token)
-	if err != nil {
-		return Page[Experiment]{}, err
-	}
-	if r.Max == 0 {
-		r.Max = 1000
-	}
-	if err := checkMax(r.Max, 50000); err != nil {
 		return Page[Experiment]{}, err
 	}
 	var a filter.Args

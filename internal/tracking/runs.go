@@ -198,22 +198,8 @@ func statusOK(s string) bool {
 
 // SearchRuns gives a page of runs of the given experiments that belong to the project. Max 0 is 1000.
 func (s *Service) SearchRuns(ctx context.Context, project string, r Search) (Page[Run], error) {
-	clauses, err := filter.Runs().Parse(r.Filter)
+	clauses, order, offset, err := r.parse(filter.Runs())
 	if err != nil {
-		return Page[Run]{}, err
-	}
-	order, err := filter.Runs().OrderBy(r.OrderBy)
-	if err != nil {
-		return Page[Run]{}, err
-	}
-	offset, err := Offset(r.Token)
-	if err != nil {
-		return Page[Run]{}, err
-	}
-	if r.Max == 0 {
-		r.Max = 1000
-	}
-	if err := checkMax(r.Max, 50000); err != nil {
 		return Page[Run]{}, err
 	}
 	if len(r.Experiments) > 10000 {

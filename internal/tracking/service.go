@@ -78,6 +78,23 @@ func nextToken(offset int) string {
 	return base64.StdEncoding.EncodeToString(b)
 }
 
+// parse reads a search in its dialect and gives Max its default.
+func (r *Search) parse(d filter.Dialect) (clauses []filter.Clause, order []filter.Order, offset int, err error) {
+	if clauses, err = d.Parse(r.Filter); err != nil {
+		return nil, nil, 0, err
+	}
+	if order, err = d.OrderBy(r.OrderBy); err != nil {
+		return nil, nil, 0, err
+	}
+	if offset, err = Offset(r.Token); err != nil {
+		return nil, nil, 0, err
+	}
+	if r.Max == 0 {
+		r.Max = 1000
+	}
+	return clauses, order, offset, checkMax(r.Max, 50000)
+}
+
 // Offset reads a page token of this package, 0 for the empty one. The registry's searches use the same form.
 func Offset(token string) (int, error) {
 	if token == "" {
