@@ -59,10 +59,8 @@ func (s *Service) CreateProject(ctx context.Context, name, description string, r
 	if p, err := s.Project(ctx, name); err == nil {
 		return p, nil
 	}
-	for _, r := range regions {
-		if r != s.auth.region {
-			return Project{}, fault.New(fault.Invalid, "Residency '"+r+"' is not this installation's region, '"+s.auth.region+"'.", "Use residency: ["+s.auth.region+"], or start the server with --region "+r+" where it really stands there.").At("residency")
-		}
+	if len(regions) > 0 && !slices.Contains(regions, s.auth.region) {
+		return Project{}, fault.New(fault.Invalid, "Residency "+strings.Join(regions, ", ")+" leaves out this installation's region, '"+s.auth.region+"'.", "Add '"+s.auth.region+"' to residency, or start the server with --region "+regions[0]+" where it really stands there.").At("residency")
 	}
 	p := Project{Name: name, Description: description, Regions: regions, Created: time.Now().UTC()}
 	err := s.store.Change(ctx, "project.create", installation("Project", name), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {

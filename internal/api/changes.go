@@ -133,6 +133,7 @@ type rollbackIn struct {
 		Environment string `json:"environment"`
 		ToVersion   int64  `json:"to_version,omitempty" doc:"0: the release before the present one"`
 		Reason      string `json:"reason,omitempty" maxLength:"4000"`
+		Key         string `json:"key,omitempty" doc:"idempotency key: the same key gives the same change"`
 	}
 }
 
@@ -283,7 +284,7 @@ func (a *API) cancelChange(ctx context.Context, in *ChangeIn) (*Out[ChangeDetail
 }
 
 func (a *API) rollback(ctx context.Context, in *rollbackIn) (*Out[ChangeDetail], error) {
-	c, err := a.Delivery.Rollback(ctx, in.Project, in.Body.Model, in.Body.Environment, in.Body.ToVersion, in.Body.Reason)
+	c, err := a.Delivery.Rollback(ctx, in.Project, in.Body.Model, in.Body.Environment, in.Body.ToVersion, in.Body.Reason, in.Body.Key)
 	if err != nil {
 		return nil, err
 	}

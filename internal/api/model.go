@@ -28,7 +28,7 @@ type ModelDetail struct {
 // ModelVersion is one version with the manifest of its release.
 type ModelVersion struct {
 	Version      int64               `json:"version"`
-	Stage        string              `json:"stage" enum:"registered,deployed,archived,refused"`
+	Stage        string              `json:"stage" enum:"registered,shadow,deployed,archived,refused"`
 	Environments []string            `json:"environments"`
 	Health       string              `json:"health" enum:"healthy,degraded,failing,unknown"`
 	Release      *string             `json:"release"`
@@ -268,6 +268,10 @@ func (a *API) fate(f *fleet, model, last string, v *ModelVersion, changes map[st
 		return
 	}
 	v.Stage = "registered"
+	if c, ok := f.pointer(model, last, delivery.Challenger); ok && c.Version == v.Version {
+		v.Stage = "shadow"
+		return
+	}
 	for i := len(moves) - 1; i >= 0; i-- {
 		m := moves[i]
 		switch {

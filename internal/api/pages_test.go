@@ -287,7 +287,7 @@ func (w *world) modelPage(v [3]registry.Version) {
 	for _, x := range d.VersionList {
 		stages += fmt.Sprintf("%d %s %s; ", x.Version, x.Stage, x.Health)
 	}
-	if stages != "3 refused unknown; 2 registered unknown; 1 deployed degraded; " {
+	if stages != "3 refused unknown; 2 shadow unknown; 1 deployed degraded; " {
 		t.Errorf("stages: %s", stages)
 	}
 	one := d.VersionList[2]

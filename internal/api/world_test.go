@@ -179,7 +179,7 @@ func newWorld(t testing.TB) *world {
 	relay := flow.NewRelay(w.db, flow.RelayConfig{Log: log})
 	relay.Subscribe("delivery", []string{"change.*", "serving.*"}, w.delivery.OnEvent)
 	relay.Subscribe("serving", serving.Moved(), w.serving.Follow)
-	relay.Start(context.Background())
+	ok(t, relay.Start(context.Background()))
 	t.Cleanup(func() { relay.Close(); fl.Close(); w.serving.Close(); w.monitor.Close() })
 	d := door.New(w.db, actors{}, door.Config{Known: engine.Known, Log: log})
 	ok(t, d.Handle(api.New(api.Deps{Store: w.db, Access: w.access, Audit: audit.New(w.db, nil), Blobs: w.blobs, Delivery: w.delivery, Pipelines: pipes, Monitoring: w.monitor, Data: w.data, Features: feats,

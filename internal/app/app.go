@@ -196,7 +196,9 @@ func (a *App) Start(ctx context.Context) error {
 	if err := a.flow.Launch(ctx); err != nil {
 		return err
 	}
-	a.relay.Start(ctx)
+	if err := a.relay.Start(ctx); err != nil {
+		return err
+	}
 	if err := a.hooks.Start(ctx); err != nil {
 		return err
 	}

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// meter watches how much memory a process takes with all that it started: resident pages, shared ones counted for each.
-// Where there is no /proc it knows nothing.
+// meter watches how much memory a process takes with all that it started, and this process: a page that several share is
+// counted once (proportional set size). Where there is no /proc it knows nothing.
 type meter struct {
 	quit chan struct{}
 	once sync.Once
@@ -51,7 +51,7 @@ func resident(pid int) int64 {
 	if err != nil {
 		return 0
 	}
-	parent, pages := map[int]int{}, map[int]int64{}
+	parent := map[int]int{}
 	for _, e := range entries {
 		p, err := strconv.Atoi(e.Name())
 		if err != nil {
@@ -61,21 +61,30 @@ func resident(pid int) int64 {
 		if err != nil {
 			continue
 		}
-		f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-		if len(f) < 22 {
-			continue
+		if f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:]); len(f) > 1 {
+			parent[p], _ = strconv.Atoi(string(f[1]))
 		}
-		parent[p], _ = strconv.Atoi(string(f[1]))
-		pages[p], _ = strconv.ParseInt(string(f[21]), 10, 64)
 	}
-	var sum int64
-	for p, n := range pages {
+	sum := proportional(os.Getpid())
+	for p := range parent {
 		for q, depth := p, 0; q > 1 && depth < 64; q, depth = parent[q], depth+1 {
 			if q == pid {
-				sum += n
+				sum += proportional(p)
 				break
 			}
 		}
 	}
-	return (sum + pages[os.Getpid()]) * int64(os.Getpagesize())
+	return sum
+}
+
+// proportional is a process's resident memory with its share of what it shares, in bytes (proc(5), smaps_rollup).
+func proportional(pid int) int64 {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/smaps_rollup")
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := bytes.Cut(b, []byte("\nPss:"))
+	kib, _, _ := bytes.Cut(bytes.TrimSpace(rest), []byte(" "))
+	n, _ := strconv.ParseInt(string(kib), 10, 64)
+	return n << 10
 }

@@ -227,25 +227,55 @@ func (e *env) progress(s string) {
 }
 
 func (e *env) logsCmd() *cobra.Command {
-	return &cobra.Command{Use: "logs RUN [STEP]", Short: "Print the log of a pipeline run's steps", Args: cobra.RangeArgs(1, 2), RunE: func(cmd *cobra.Command, args []string) error {
-		var r api.PipelineRun
-		if err := e.client().call(cmd.Context(), "GET", in(e.projectName(), "pipelines", "runs", args[0]), nil, &r); err != nil {
-			return err
-		}
-		found := false
-		for _, s := range r.StepList {
-			if len(args) == 2 && s.Name != args[1] {
-				continue
+	var follow bool
+	c := &cobra.Command{Use: "logs RUN [STEP]", Short: "Print the log of a pipeline run's steps", Args: cobra.RangeArgs(1, 2), RunE: func(cmd *cobra.Command, args []string) error {
+		ctx, cl := cmd.Context(), e.client()
+		said := map[string]string{} // by step, what was printed of its log
+		ended := map[string]bool{}
+		for {
+			var r api.PipelineRun
+			if err := cl.call(ctx, "GET", in(e.projectName(), "pipelines", "runs", args[0]), nil, &r); err != nil {
+				return err
 			}
-			found = true
-			fmt.Fprintln(e.out, e.stepLine(s))
-			if s.LogTail != "" {
-				fmt.Fprint(e.out, s.LogTail)
+			over := r.State != "waiting" && r.State != "running"
+			for _, s := range r.StepList {
+				if len(args) == 2 && s.Name != args[1] || ended[s.Name] {
+					continue
+				}
+				if _, met := said[s.Name]; !met {
+					fmt.Fprintln(e.out, e.stepLine(s))
+				}
+				fmt.Fprint(e.out, unsaid(said[s.Name], s.LogTail))
+				said[s.Name], ended[s.Name] = s.LogTail, s.State != "running" && s.State != "waiting"
+				if ended[s.Name] && s.Error != nil {
+					e.say("%s failed: %s", s.Name, s.Error.Detail)
+				}
+			}
+			switch {
+			case len(said) == 0 && len(args) == 2 && (over || !follow):
+				return fault.New(fault.NotFound, "Run "+args[0]+" has no step '"+args[1]+"'.", "falaj logs "+args[0]+" lists them.")
+			case over || !follow:
+				return nil
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(500 * time.Millisecond):
 			}
 		}
-		if !found {
-			return fault.New(fault.NotFound, "Run "+args[0]+" has no step '"+args[1]+"'.", "falaj logs "+args[0]+" lists them.")
-		}
-		return nil
 	}}
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the run has ended")
+	return c
+}
+
+// unsaid is what a log's tail has beyond what was said of it. A tail that moved on is joined at the last line said.
+func unsaid(said, tail string) string {
+	if rest, ok := strings.CutPrefix(tail, said); ok {
+		return rest
+	}
+	last := said[strings.LastIndexByte(strings.TrimSuffix(said, "\n"), '\n')+1:]
+	if i := strings.LastIndex(tail, last); i >= 0 {
+		return tail[i+len(last):]
+	}
+	return tail
 }

@@ -156,40 +156,58 @@ func (s *Service) Dataset(ctx context.Context, project, name string) (out Datase
 	return out, err
 }
 
-// AddSource names a blob of the project as a source file of a dataset. The same name and digest again is no change. A
-// name may get another digest as long as the file was not accepted: accepted content is part of immutable versions.
-func (s *Service) AddSource(ctx context.Context, project, dataset, name, digest string) (SourceFile, error) {
+// CheckSource says whether AddSource would take the file now.
+func (s *Service) CheckSource(ctx context.Context, project, dataset, name, digest string) error {
+	_, _, err := s.checkSource(ctx, project, dataset, name, digest)
+	return err
+}
+
+// checkSource gives the size of the file, and the source that it is already.
+func (s *Service) checkSource(ctx context.Context, project, dataset, name, digest string) (size int64, known *SourceFile, err error) {
 	if err := checkSourceName(name); err != nil {
-		return SourceFile{}, err
+		return 0, nil, err
 	}
 	info, err := s.blobs.Stat(ctx, project, digest)
 	if err != nil {
-		return SourceFile{}, err
+		return 0, nil, err
 	}
 	if info.Size > s.limits.Source {
-		return SourceFile{}, fault.New(fault.TooLarge, fmt.Sprintf("%s has %d MiB; a source file may have %d MiB.", name, info.Size>>20, s.limits.Source>>20), "Split it into several files.").At("source")
+		return 0, nil, fault.New(fault.TooLarge, fmt.Sprintf("%s has %d MiB; a source file may have %d MiB.", name, info.Size>>20, s.limits.Source>>20), "Split it into several files.").At("source")
 	}
 	sources, def, err := s.sources(ctx, project, dataset)
 	if err != nil {
-		return SourceFile{}, err
+		return 0, nil, err
 	}
 	if def.spec.Source == nil {
-		return SourceFile{}, fault.New(fault.Invalid, fmt.Sprintf("Dataset %s is made by SQL and takes no source files.", dataset), "").At("dataset")
+		return 0, nil, fault.New(fault.Invalid, fmt.Sprintf("Dataset %s is made by SQL and takes no source files.", dataset), "").At("dataset")
 	}
 	for _, old := range sources {
 		switch {
 		case old.Name != name:
 		case old.Digest == digest:
-			return old, nil
+			return info.Size, &old, nil
 		case old.State == Accepted:
-			return SourceFile{}, fault.New(fault.Conflict, fmt.Sprintf("%s was accepted with other content in %s/%d, and versions do not change.", name, dataset, old.Version),
+			return 0, nil, fault.New(fault.Conflict, fmt.Sprintf("%s was accepted with other content in %s/%d, and versions do not change.", name, dataset, old.Version),
 				"Give the corrected rows as a file with a new name, or change the definition so that everything is read again.").At("source")
 		}
 	}
-	f := SourceFile{Name: name, Digest: digest, Size: info.Size, Added: time.Now().UTC().Truncate(time.Microsecond), State: Pending}
+	return info.Size, nil, nil
+}
+
+// AddSource names a blob of the project as a source file of a dataset. The same name and digest again is no change. A
+// name may get another digest as long as the file was not accepted: accepted content is part of immutable versions.
+func (s *Service) AddSource(ctx context.Context, project, dataset, name, digest string) (SourceFile, error) {
+	size, known, err := s.checkSource(ctx, project, dataset, name, digest)
+	if err != nil {
+		return SourceFile{}, err
+	}
+	if known != nil {
+		return *known, nil
+	}
+	f := SourceFile{Name: name, Digest: digest, Size: size, Added: time.Now().UTC().Truncate(time.Microsecond), State: Pending}
 	err = s.db.Change(ctx, "source.upload", resource(project, dataset), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
 		tx.After(f)
-		return event.Draft{Type: "source.added", Subject: dataset, Data: map[string]any{"name": name, "digest": digest, "size": info.Size}}, putSource(ctx, tx, project, dataset, f)
+		return event.Draft{Type: "source.added", Subject: dataset, Data: map[string]any{"name": name, "digest": digest, "size": size}}, putSource(ctx, tx, project, dataset, f)
 	})
 	return f, err
 }

@@ -94,7 +94,9 @@ func open(t *testing.T, s *store.Store) *room {
 	r.relay = flow.NewRelay(s, flow.RelayConfig{Log: log})
 	r.relay.Subscribe("delivery", []string{"change.*", "serving.*"}, r.OnEvent)
 	r.relay.Subscribe("serving", []string{"delivery.moved"}, r.serve)
-	r.relay.Start(context.Background())
+	if err := r.relay.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { r.relay.Close(); f.Close() })
 	min := 0.6
 	err = r.Define(storetest.As("amal"), "flights", "delay", delivery.Policy{Gates: map[string][]delivery.Gate{
@@ -110,7 +112,7 @@ func open(t *testing.T, s *store.Store) *room {
 // until waits for the change to reach a state; the story is told by events, so it looks again at each one.
 func (r *room) until(t *testing.T, id string, want delivery.State) delivery.Detail {
 	t.Helper()
-	for deadline := time.After(2 * time.Minute); ; {
+	for deadline := time.After(time.Minute); ; {
 		wake := r.store.Wake()
 		d, err := r.Change(context.Background(), "flights", id)
 		if err != nil {
@@ -210,14 +212,14 @@ func TestPromotionStory(t *testing.T) {
 			t.Fatalf("%d moves: %+v", moved, d.Events)
 		}
 		// Back in one call, to the one before.
-		back, err := r.Rollback(amal, "flights", "delay", "production", 0, "worse")
+		back, err := r.Rollback(amal, "flights", "delay", "production", 0, "worse", "")
 		if err != nil || back.ToVersion != 1 || r.champion(t, "production") != 1 {
 			t.Fatal(back, err)
 		}
-		if _, err := r.Rollback(amal, "flights", "delay", "production", 7, ""); !fault.Is(err, fault.NotFound) {
+		if _, err := r.Rollback(amal, "flights", "delay", "production", 7, "", ""); !fault.Is(err, fault.NotFound) {
 			t.Fatal(err)
 		}
-		if _, err := r.Rollback(amal, "flights", "delay", "production", 1, ""); !fault.Is(err, fault.Conflict) {
+		if _, err := r.Rollback(amal, "flights", "delay", "production", 1, "", ""); !fault.Is(err, fault.Conflict) {
 			t.Fatal("rolled back to what serves:", err)
 		}
 		moves, err := r.Timeline(context.Background(), "flights", "delay")

@@ -161,11 +161,14 @@ func (s *Service) history(ctx context.Context, c Change, kind string, why ...not
 }
 
 // Rollback puts an earlier release back into an environment at once: a standard change, pre-approved because that
-// release passed its gates before. toVersion 0 means the one before the present.
-func (s *Service) Rollback(ctx context.Context, project, model, environment string, toVersion int64, reason string) (Change, error) {
+// release passed its gates before. toVersion 0 means the one before the present. The same key gives the same change.
+func (s *Service) Rollback(ctx context.Context, project, model, environment string, toVersion int64, reason, key string) (Change, error) {
 	at := s.eval.EventTime(ctx, project)
 	c := Change{ID: id.New("chg"), Project: project, Kind: "standard", Verb: "rollback", State: Implementing, Requester: who.From(ctx).Origin(), Model: model, Environment: environment, Reason: reason}
 	err := s.store.Change(ctx, "delivery.rollback", resource(c), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
+		if found, err := asked(ctx, tx, &c, key); found || err != nil {
+			return event.Draft{}, err
+		}
 		now, err := selectPointer(ctx, tx, project, model, environment, Champion)
 		if err != nil {
 			return event.Draft{}, err
@@ -181,7 +184,7 @@ func (s *Service) Rollback(ctx context.Context, project, model, environment stri
 			return event.Draft{}, err
 		}
 		c.FromVersion, c.FromRelease, c.ToVersion, c.ToRelease = now.Version, now.Release, target.ToVersion, target.ToRelease
-		if err := s.insert(ctx, tx, &c, ""); err != nil {
+		if err := s.insert(ctx, tx, &c, key); err != nil {
 			return event.Draft{}, err
 		}
 		why := note.New("change.rolled_back", "rolled back from {from} to {to}", "from", c.FromVersion, "to", c.ToVersion)

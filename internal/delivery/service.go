@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"falaj/internal/flow"
@@ -35,7 +36,7 @@ func New(s *store.Store, f *flow.Engine, c Catalog, e Evaluator) *Service {
 func (c Change) Resource() policy.Resource { return resource(c) }
 
 func resource(c Change) policy.Resource {
-	return policy.Resource{Kind: "Change", ID: c.ID, Project: c.Project, Attrs: map[string]string{"requester": c.Requester, "author": c.Author}}
+	return policy.Resource{Kind: "Change", ID: c.ID, Project: c.Project, Attrs: map[string]string{"requester": c.Requester, "author": c.Author, "group": approvalGroup(c.Gates)}}
 }
 
 // DefaultEnvironments is what a model gets that declares none.
@@ -81,15 +82,8 @@ func (s *Service) Request(ctx context.Context, project string, req PromoteReques
 	c := Change{ID: id.New("chg"), Project: project, Kind: "normal", Verb: "promote", State: Assessing, Requester: who.From(ctx).Origin(), Author: cand.Author,
 		Model: req.Model, Environment: req.Environment, ToVersion: cand.Version, ToRelease: cand.Release, Reason: req.Reason, Note: req.Note, Pipeline: req.Pipeline}
 	err = s.store.Change(ctx, "change.request", resource(c), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
-		if req.Key != "" {
-			old, found, err := selectByKey(ctx, tx, project, req.Key)
-			if err != nil {
-				return event.Draft{}, err
-			}
-			if found {
-				c, err = selectChange(ctx, tx, project, old)
-				return event.Draft{}, err
-			}
+		if found, err := asked(ctx, tx, &c, req.Key); found || err != nil {
+			return event.Draft{}, err
 		}
 		pol, err := selectPolicy(ctx, tx, project, req.Model)
 		if err != nil {
@@ -109,6 +103,18 @@ func (s *Service) Request(ctx context.Context, project string, req PromoteReques
 		return event.Draft{Type: "change.requested", Subject: c.ID, Data: c}, nil
 	})
 	return c, err
+}
+
+// asked gives c the change that was asked for under the same key before.
+func asked(ctx context.Context, q store.Querier, c *Change, key string) (bool, error) {
+	if key == "" {
+		return false, nil
+	}
+	old, found, err := selectByKey(ctx, q, c.Project, key)
+	if found && err == nil {
+		*c, err = selectChange(ctx, q, c.Project, old)
+	}
+	return found, err
 }
 
 // place checks the environment and fills what serves there now, the gates and the roll-out.
@@ -197,9 +203,6 @@ func (s *Service) decide(ctx context.Context, project, changeID, comment string,
 		if c.State != PendingApproval {
 			return event.Draft{}, fault.New(fault.Conflict, fmt.Sprintf("Change %s is %s, not waiting for approval.", c.ID, c.State), "falaj status "+c.ID)
 		}
-		if g := approvalGate(c.Gates); g != nil && g.Group != "" && !member(actor, g.Group) {
-			return event.Draft{}, fault.New(fault.Denied, fmt.Sprintf("Only members of %s may decide this change.", g.Group), "Ask a member of "+g.Group+".")
-		}
 		tx.Before(c)
 		c.State = to
 		tx.After(c)
@@ -230,13 +233,12 @@ func approvalGate(gates []Gate) *Gate {
 	return nil
 }
 
-func member(a who.Actor, group string) bool {
-	for _, g := range a.Groups {
-		if g == group {
-			return true
-		}
+// approvalGroup is who decides, "" when the gates leave it open.
+func approvalGroup(gates []Gate) string {
+	if g := approvalGate(gates); g != nil {
+		return g.Group
 	}
-	return false
+	return ""
 }
 
 // MayDecide says whether the caller could approve (or reject) now, and why not.
@@ -246,10 +248,7 @@ func (s *Service) MayDecide(ctx context.Context, c Change, action policy.Action)
 		return false, &n, nil
 	}
 	actor := who.From(ctx)
-	group := ""
-	if g := approvalGate(c.Gates); g != nil {
-		group = g.Group
-	}
+	group := approvalGroup(c.Gates)
 	switch {
 	case actor.Kind == who.Anonymous && actor.Via == "open":
 		return no("open_mode", "nobody approves without a name; sign in first")
@@ -265,15 +264,16 @@ func (s *Service) MayDecide(ctx context.Context, c Change, action policy.Action)
 		return false, nil, err
 	}
 	if !d.Allow {
-		for _, r := range d.Reasons {
-			if r.Policy == "requester-may-not-approve" || r.Policy == "author-may-not-approve" {
-				return no("own_change", "you requested this change or made its model; another member of {group} has to approve it", "group", group)
-			}
+		forbidden := func(by ...string) bool {
+			return slices.ContainsFunc(d.Reasons, func(r policy.Reason) bool { return slices.Contains(by, r.Policy) })
+		}
+		switch {
+		case forbidden("requester-may-not-approve", "author-may-not-approve"):
+			return no("own_change", "you requested this change or made its model; another member of {group} has to approve it", "group", group)
+		case forbidden("only-the-group-decides"):
+			return no("not_in_group", "only members of {group} decide this", "group", group)
 		}
 		return no("missing_role", "you need the role {roles}", "roles", "approver")
-	}
-	if group != "" && !member(actor, group) {
-		return no("not_in_group", "only members of {group} decide this", "group", group)
 	}
 	return true, nil, nil
 }

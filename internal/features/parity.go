@@ -34,7 +34,7 @@ type Difference struct {
 	Online  string    `json:"online"`
 }
 
-// Logged is a vector that serving gave: the columns of its row, its time and its values in service order.
+// Logged is one row with its features: the columns that a caller sends, its time and its values in service order.
 type Logged struct {
 	Row    map[string]any
 	At     time.Time
@@ -44,24 +44,43 @@ type Logged struct {
 // maxParity bounds the rows of one check: their text is one statement.
 const maxParity = 5000
 
-// ParityOfSpine takes a deterministic sample of at most n rows of the spine, joins them offline, asks the online store for
-// the same rows at the same instants, and compares every value bit for bit.
-func (s *Service) ParityOfSpine(ctx context.Context, project, spine, service string, req TrainingSetRequest, n int) (*Parity, error) {
+// SpineSample takes a deterministic sample of at most n rows of the spine, spread over the whole of it, and joins them
+// offline: what a caller would send (keys and request columns), the instant, and the features in service order.
+func (s *Service) SpineSample(ctx context.Context, project, spine, service string, req TrainingSetRequest, n int) ([]Logged, error) {
 	p, err := s.plan(ctx, project, service)
 	if err != nil {
 		return nil, err
 	}
+	off, _, err := s.sample(ctx, project, p, spine, req, n)
+	out := make([]Logged, len(off))
+	for i, o := range off {
+		out[i] = Logged{Row: o.row, At: o.at, Values: o.values}
+	}
+	return out, err
+}
+
+func (s *Service) sample(ctx context.Context, project string, p *plan, spine string, req TrainingSetRequest, n int) ([]offlineRow, []Pin, error) {
 	if n = min(n, maxParity); n <= 0 {
-		return nil, fault.New(fault.Invalid, "A parity check needs at least one row.", "").At("rows")
+		return nil, nil, fault.New(fault.Invalid, "A sample of a spine needs at least one row.", "").At("rows")
 	}
 	if req.At == "" {
 		req.At = "at"
 	}
 	// hash() picks the same rows each time, spread over the whole spine.
 	by := quotedList(append(p.rowColumns(), req.At))
-	sample := fmt.Sprintf("SELECT * FROM %s AS sampled WHERE true%s ORDER BY hash(%s), %s LIMIT %d", inner(spine), req.where(), by, by, n)
+	sql := fmt.Sprintf("SELECT * FROM %s AS sampled WHERE true%s ORDER BY hash(%s), %s LIMIT %d", inner(spine), req.where(), by, by, n)
 	req.Since, req.Until, req.Known = time.Time{}, time.Time{}, ""
-	off, pins, err := s.offline(ctx, project, p, sample, req)
+	return s.offline(ctx, project, p, sql, req)
+}
+
+// ParityOfSpine asks the online store for the rows of SpineSample at the same instants, and compares every value bit for
+// bit.
+func (s *Service) ParityOfSpine(ctx context.Context, project, spine, service string, req TrainingSetRequest, n int) (*Parity, error) {
+	p, err := s.plan(ctx, project, service)
+	if err != nil {
+		return nil, err
+	}
+	off, pins, err := s.sample(ctx, project, p, spine, req, n)
 	if err != nil {
 		return nil, err
 	}

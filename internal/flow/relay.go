@@ -121,17 +121,24 @@ func (r *Relay) remove(name string) {
 	}
 }
 
-// Start begins to deliver; ctx only carries values, Close ends it.
-func (r *Relay) Start(ctx context.Context) {
+// Start begins to deliver; ctx only carries values, Close ends it. When it returns, every subscriber has its place: an
+// event committed afterwards reaches also those that were never seen before.
+func (r *Relay) Start(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ctx != nil {
-		return
+		return nil
+	}
+	for _, s := range r.subs {
+		if _, err := r.place(who.AsSystem(ctx, "flow"), s); err != nil {
+			return err
+		}
 	}
 	r.ctx, r.cancel = context.WithCancel(who.AsSystem(context.WithoutCancel(ctx), "flow"))
 	for _, s := range r.subs {
 		r.launch(s)
 	}
+	return nil
 }
 
 // launch needs r.mu held and r.ctx set.

@@ -29,7 +29,8 @@ type Config struct {
 	MemoryLimit int64
 	// Threads of one job; default the number of CPUs, at most 4.
 	Threads int
-	// Parallel is how many jobs run at once; the others wait. Default 2.
+	// Parallel is how many jobs that make tables run at once; the others wait. Default one for each 4 CPUs: a job uses
+	// Threads of them, and memory is what jobs side by side would double. Two looks at data (Query, Columns) run beside them.
 	Parallel int
 	// Timeout of one job, default 10 minutes.
 	Timeout time.Duration
@@ -39,9 +40,10 @@ type Config struct {
 
 // Engine starts one child per job. It is safe for concurrent use.
 type Engine struct {
-	cfg   Config
-	roots roots
-	slots chan struct{}
+	cfg    Config
+	roots  roots
+	tables chan struct{} // a place for each job that makes tables
+	looks  chan struct{} // and for each that only looks
 }
 
 // New makes the scratch folders, wipes what an earlier process left in them, and starts nothing yet.
@@ -63,7 +65,7 @@ func New(cfg Config) (*Engine, error) {
 	cfg.Memory = cmp.Or(cfg.Memory, "/dev/shm")
 	cfg.MemoryLimit = cmp.Or(cfg.MemoryLimit, 512<<20)
 	cfg.Threads = cmp.Or(cfg.Threads, min(runtime.NumCPU(), 4))
-	cfg.Parallel = cmp.Or(cfg.Parallel, 2)
+	cfg.Parallel = cmp.Or(cfg.Parallel, max(1, runtime.NumCPU()/4))
 	cfg.Timeout = cmp.Or(cfg.Timeout, 10*time.Minute)
 	cfg.FileBytes = cmp.Or(cfg.FileBytes, 16<<30)
 	inMemory := ""
@@ -75,7 +77,7 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Engine{cfg: cfg, roots: rs, slots: make(chan struct{}, cfg.Parallel)}, nil
+	return &Engine{cfg: cfg, roots: rs, tables: make(chan struct{}, cfg.Parallel), looks: make(chan struct{}, 2)}, nil
 }
 
 // Close wipes the scratch folders. Jobs must have ended.
@@ -127,9 +129,13 @@ func call[T any](ctx context.Context, e *Engine, op string, job any) (*T, error)
 	if err != nil {
 		return nil, fault.Wrap(err, fault.Internal, "A data job could not be written down.", "Report this error.")
 	}
+	slots := e.tables
+	if op == "query" || op == "columns" {
+		slots = e.looks
+	}
 	select {
-	case e.slots <- struct{}{}:
-		defer func() { <-e.slots }()
+	case slots <- struct{}{}:
+		defer func() { <-slots }()
 	case <-ctx.Done():
 		return nil, fault.From(ctx.Err())
 	}

@@ -18,7 +18,7 @@ import (
 var policyText []byte
 
 // Resource is what is acted on. Project "" means the installation itself. Attrs that policies read:
-// requester, author ("user:NAME"), run, parent (MLflow run ids), region.
+// requester, author ("user:NAME"), group (who decides), run, parent (MLflow run ids), region.
 type Resource struct {
 	Kind    string
 	ID      string
@@ -149,7 +149,9 @@ func (e *Engine) decide(in Input) Decision {
 	})
 	out := Decision{Allow: bool(dec)}
 	for _, r := range diag.Reasons {
-		out.Reasons = append(out.Reasons, e.reasons[r.PolicyID])
+		reason := e.reasons[r.PolicyID]
+		reason.Text = strings.ReplaceAll(reason.Text, "{group}", in.Resource.Attrs["group"])
+		out.Reasons = append(out.Reasons, reason)
 	}
 	for _, err := range diag.Errors { // a policy that cannot be evaluated must never turn into an allow unseen
 		out.Allow = false
@@ -217,7 +219,11 @@ func (w entities) resource(r Resource, project types.EntityUID) types.EntityUID 
 	u := uid("Resource", r.String())
 	attrs := types.RecordMap{"project": project}
 	for k, v := range r.Attrs {
-		if v != "" {
+		switch {
+		case v == "":
+		case k == "group":
+			attrs["group"] = uid("Group", v)
+		default:
 			attrs[types.String(k)] = types.String(v)
 		}
 	}

@@ -91,6 +91,7 @@ func (s *Service) Start(ctx context.Context, project string, req Request) (Run, 
 			return Run{}, fault.New(fault.Invalid, "Which model?", "falaj retrain [PROJECT/]MODEL").At("model")
 		}
 	}
+	unfit := s.checkSources(ctx, project, req.Sources)
 	r := Run{ID: id.New("pr"), Project: project, Pipeline: req.Pipeline, State: Waiting, Actor: who.From(ctx).Origin(), Model: req.Model, Request: req, Resumed: req.Resumes, Created: time.Now().UTC()}
 	err := s.store.Change(ctx, action, runResource(project, r.ID), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
 		if req.Key != "" {
@@ -103,6 +104,9 @@ func (s *Service) Start(ctx context.Context, project string, req Request) (Run, 
 				return event.Draft{}, err
 			}
 			r.ID = keyed(project, req.Key)
+		}
+		if unfit != nil {
+			return event.Draft{}, unfit
 		}
 		a, found, err := selectApply(ctx, tx, project, 0)
 		if err != nil {
@@ -119,6 +123,18 @@ func (s *Service) Start(ctx context.Context, project string, req Request) (Run, 
 		return event.Draft{Type: "pipeline.requested", Subject: r.ID, Data: map[string]string{"run": r.ID, "pipeline": r.Pipeline, "model": r.Model, "actor": r.Actor}}, insertRun(ctx, tx, r)
 	})
 	return r, err
+}
+
+// checkSources refuses what a run would stumble over at its first step.
+func (s *Service) checkSources(ctx context.Context, project string, sources map[string][]SourceFile) error {
+	for dataset, files := range sources {
+		for _, f := range files {
+			if err := s.Data.CheckSource(ctx, project, dataset, f.Name, f.Digest); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // keyed is the id of a run with an idempotency key: stable, and of the same form as the others.

@@ -109,7 +109,7 @@ func (u *suite) load(ctx context.Context) error {
 }
 
 // job lays the model's code and tests out and runs one command there.
-func (u *suite) job(ctx context.Context, name string, argv []string, env, secrets map[string]string, connect []uint16) (training.Result, []string, string, error) {
+func (u *suite) job(ctx context.Context, name string, argv []string, env, secrets map[string]string, connect []uint16) (training.Result, []training.Line, string, error) {
 	base := filepath.Join(u.dir, name)
 	j := training.Job{ID: name, Argv: argv, Code: filepath.Join(base, "code"), Scratch: filepath.Join(base, "scratch"), Outputs: filepath.Join(base, "outputs"),
 		Env: env, Secrets: secrets, Runtime: u.runtime, Limits: training.Limits{Timeout: 10 * time.Minute}.WithDefaults(), Connect: connect}
@@ -133,10 +133,10 @@ func (u *suite) job(ctx context.Context, name string, argv []string, env, secret
 	if name == "unit" {
 		j.Env["PYTEST_ADDOPTS"] = "--junitxml=" + filepath.Join(j.Outputs, "junit.xml")
 	}
-	var lines []string
+	var lines []training.Line
 	j.Log = func(l training.Line) {
 		if len(lines) < 5000 {
-			lines = append(lines, l.Text)
+			lines = append(lines, l)
 		}
 	}
 	res, err := u.s.Launcher.Launch(ctx, j)
@@ -200,13 +200,13 @@ func failures(list []delivery.TestResult) (n int) {
 }
 
 // whole is a command as one test.
-func whole(suiteName, name string, res training.Result, lines []string) delivery.TestResult {
+func whole(suiteName, name string, res training.Result, lines []training.Line) delivery.TestResult {
 	r := delivery.TestResult{Suite: suiteName, Name: name, Verdict: verdict(res.Outcome == training.Succeeded), DurationMS: float64(res.Ended.Sub(res.Started).Microseconds()) / 1000}
 	if r.Verdict != delivery.Passed {
-		if len(lines) > 8 {
-			lines = lines[len(lines)-8:]
+		r.Message = res.Reason
+		for _, l := range lines[max(0, len(lines)-8):] {
+			r.Message += "\n" + l.Text
 		}
-		r.Message = res.Reason + "\n" + strings.Join(lines, "\n")
 	}
 	return r
 }
@@ -240,19 +240,25 @@ func (u *suite) integration(ctx context.Context) ([]delivery.TestResult, error) 
 	if err != nil {
 		return nil, err
 	}
-	var results []delivery.TestResult
-	for _, l := range lines {
-		if m := tap.FindStringSubmatch(l); m != nil {
-			name, msg, _ := strings.Cut(m[2], " # ")
-			results = append(results, delivery.TestResult{Suite: "integration", Name: strings.TrimSpace(name), Verdict: verdict(m[1] == ""), Message: msg})
-		} else if n := len(results); n > 0 && results[n-1].Verdict != delivery.Passed && strings.HasPrefix(l, "#") {
-			results[n-1].Message = strings.TrimSpace(results[n-1].Message + " " + strings.TrimPrefix(l, "#"))
-		}
-	}
+	results := tapResults(res.Started, lines)
 	if len(results) == 0 || (res.Outcome != training.Succeeded && failures(results) == 0) {
 		results = append(results, whole("integration", u.model.Tests.Integration, res, lines))
 	}
 	return results, nil
+}
+
+// tapResults reads what a test file says. A test took from the one before it until its line.
+func tapResults(started time.Time, lines []training.Line) (results []delivery.TestResult) {
+	for _, l := range lines {
+		if m := tap.FindStringSubmatch(l.Text); m != nil {
+			name, msg, _ := strings.Cut(m[2], " # ")
+			results = append(results, delivery.TestResult{Suite: "integration", Name: strings.TrimSpace(name), Verdict: verdict(m[1] == ""), Message: msg, DurationMS: float64(l.At.Sub(started).Microseconds()) / 1000})
+			started = l.At
+		} else if n := len(results); n > 0 && results[n-1].Verdict != delivery.Passed && strings.HasPrefix(l.Text, "#") {
+			results[n-1].Message = strings.TrimSpace(results[n-1].Message + " " + strings.TrimPrefix(l.Text, "#"))
+		}
+	}
+	return results
 }
 
 // Behaviour is the file of cases that a model must answer: rows are base with the case's features over it.

@@ -5,6 +5,7 @@ package pipeline
 import (
 	"time"
 
+	"falaj/internal/features"
 	"falaj/internal/kernel/note"
 )
 
@@ -148,4 +149,9 @@ type Trained struct {
 	TrainingSet string            `json:"training_set"` // blob
 	Runtime     string            `json:"runtime"`
 	Params      map[string]string `json:"params"`
+}
+
+// rows are the rows of the spine that the release was trained on.
+func (t Trained) rows() features.TrainingSetRequest {
+	return features.TrainingSetRequest{Since: t.Since, Until: t.Until, At: t.At, Known: t.Known, Pins: t.Pins}
 }

@@ -171,8 +171,8 @@ export interface ManifestEntry {
 }
 export interface ModelVersion {
   version: number;
-  /** registered: nowhere; archived: was somewhere and is not any more; refused: a gate said no; else the highest environment's name is in `environments` */
-  stage: 'registered' | 'deployed' | 'archived' | 'refused';
+  /** registered: nowhere; shadow: asked beside the champion; archived: was somewhere and is not any more; refused: a gate said no; else the highest environment's name is in `environments` */
+  stage: 'registered' | 'shadow' | 'deployed' | 'archived' | 'refused';
   environments: string[];
   health: Health;
   /** null: model version without a release yet */
