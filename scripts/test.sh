@@ -18,9 +18,9 @@ timeout=25m
 args=(./...)
 if [[ -n ${FALAJ_SOAK:-} ]]; then
   timeout=170m
-  FALAJ_FLIGHTS=$(scripts/flights.sh)
-  export FALAJ_FLIGHTS
 fi
+FALAJ_FLIGHTS=$(scripts/flights.sh)
+export FALAJ_FLIGHTS
 [[ $# -eq 0 ]] || args=("$@")
 begin=$SECONDS
 # Two packages at once on two cores; within a package the tests run in parallel anyway. Vet has run above, over everything.

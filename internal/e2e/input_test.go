@@ -31,6 +31,8 @@ func TestBadInput(t *testing.T) {
 		{"unknown column in a dataset's SQL", "sql/hours.sql", "temp, load", "tempp, load", []string{"run"}, 1, []string{"tempp", "hours"}},
 		{"unknown column in a feature's SQL", "sql/heat.sql", "avg(temp)", "avg(tempp)", []string{"apply"}, 1, []string{"tempp", "heat"}},
 		{"unknown column in the spine", "sql/spine.sql", "load, known_at", "loadd, known_at", []string{"run"}, 1, []string{"loadd"}},
+		{"NaN labels in the spine", "sql/spine.sql", "label_known_at, broke", "label_known_at, CASE WHEN load > 0.9 THEN CAST('nan' AS DOUBLE) ELSE broke END AS broke", []string{"run"}, 3, []string{"label 'broke' is NaN", "spine"}},
+		{"no labels in the spine", "sql/spine.sql", "label_known_at, broke", "label_known_at, broke AS broken", []string{"run"}, 1, []string{"no column 'broke'", "label"}},
 		{"a path with .. in falaj.yaml", "falaj.yaml", "sql/hours.sql", "../sql/hours.sql", []string{"apply"}, 1, []string{"../sql/hours.sql"}},
 		{"an absolute path in falaj.yaml", "falaj.yaml", "sql/hours.sql", "/etc/passwd", []string{"apply"}, 1, []string{"/etc/passwd"}},
 	}

@@ -47,6 +47,9 @@ func (s *Service) TrainingSet(ctx context.Context, project, spine, service strin
 	if err != nil {
 		return nil, err
 	}
+	if err := checkLabel(res, req.Label); err != nil {
+		return nil, err
+	}
 	f, err := os.Open(out)
 	if err != nil {
 		return nil, fault.Wrap(err, fault.Unavailable, "The training set could not be read back.", "")
@@ -57,6 +60,24 @@ func (s *Service) TrainingSet(ctx context.Context, project, spine, service strin
 		return nil, err
 	}
 	return &TrainingSet{Blob: ref, Rows: res.Rows, Service: p.info.Ref(), Columns: res.Columns, Features: p.info.Features, Pins: tables.Pins, Profile: onlyFeatures(res.Profile, p.info.Features)}, nil
+}
+
+// checkLabel refuses labels that would spoil the training without a word: none at all, and NaN, which is no label.
+func checkLabel(res *data.TransformResult, label string) error {
+	if label == "" || res.Rows == 0 {
+		return nil
+	}
+	c := res.Profile.Column(label)
+	switch {
+	case c == nil:
+		return fault.New(fault.Invalid, "The spine has no column '"+label+"', which train.label names.", "Select it in the spine's SQL, or name the label column: train: {label: ...}.").At("label")
+	case c.NaNs > 0:
+		return fault.New(fault.Refused, fmt.Sprintf("In %d of %d rows of the training set the label '%s' is NaN or infinite.", c.NaNs, res.Rows, label),
+			"Leave them out in the spine's SQL (WHERE isfinite("+label+")), or make them NULL where the label has not come yet.").At("label")
+	case c.Nulls == res.Rows:
+		return fault.New(fault.Refused, fmt.Sprintf("None of the %d rows of the training set has a label '%s' yet.", res.Rows, label), "Train on an earlier period, or look at the spine's SQL.").At("label")
+	}
+	return nil
 }
 
 // onlyFeatures keeps what drift is measured against: the distribution of the features. The spine's other columns may be

@@ -123,6 +123,7 @@ type TrainingSetRequest struct {
 	Since, Until time.Time
 	At           string           // the spine's event time column; "" is "at"
 	Known        string           // the spine's column of when the label was known; "" does not limit
+	Label        string           // the spine's label column, checked when it is named: NULL is a label that has not come
 	Pins         map[string]int64 // dataset versions to use instead of the newest
 }
 

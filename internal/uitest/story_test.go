@@ -22,7 +22,7 @@ type demo struct {
 }
 
 // playDemo builds the binary and plays `falaj demo flights --fast` into a folder of its own. The flights come through
-// pip, or from the folder in $FALAJ_TEST_FLIGHTS_DIR. $FALAJ_TEST_DEMO ("URL DIR") takes a story that stands already,
+// pip, or from the folder in $FALAJ_FLIGHTS. $FALAJ_TEST_DEMO ("URL DIR") takes a story that stands already,
 // for whoever works on the pages.
 func playDemo(t *testing.T) demo {
 	t.Helper()
@@ -44,7 +44,7 @@ func playDemo(t *testing.T) demo {
 	l.Close()
 	data := filepath.Join(dir, "data")
 	args := []string{"demo", "flights", "--fast", "--data", data, "--listen", listen}
-	if input := os.Getenv("FALAJ_TEST_FLIGHTS_DIR"); input != "" {
+	if input := os.Getenv("FALAJ_FLIGHTS"); input != "" {
 		args = append(args, "--input", input)
 	}
 	cmd := exec.Command(binary, args...)

@@ -90,7 +90,7 @@ func (x *execution) trainingSet(name string, m plan.Model) (features.TrainingSet
 		refs = append(refs, versionRef(d, x.version[d]))
 	}
 	out, err := x.step("features "+name, "features", needs, in, refs, func(ctx context.Context, _ string, log func(string)) (outcome, error) {
-		ts, err := x.s.Features.TrainingSet(ctx, x.run.Project, spine, m.Train.Features, features.TrainingSetRequest{Since: x.since, Until: x.until, At: m.Train.Time.Event, Known: m.Train.Time.Known, Pins: pins})
+		ts, err := x.s.Features.TrainingSet(ctx, x.run.Project, spine, m.Train.Features, features.TrainingSetRequest{Since: x.since, Until: x.until, At: m.Train.Time.Event, Known: m.Train.Time.Known, Label: m.Train.Label, Pins: pins})
 		if err != nil {
 			return outcome{}, err
 		}
