@@ -95,17 +95,17 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *App, err error) 
 	}
 	a.onClose(folder.Close)
 	a.blobs = blob.New(a.store, keys, folder)
-	if a.flow, err = flow.Open(ctx, flow.Config{Path: a.flowPath(), PostgresDSN: cfg.Postgres, Executor: "main", SchemaVersion: workflowSchema, Log: log}); err != nil {
-		return nil, err
-	}
-	a.onClose(a.flow.Close)
-	a.relay = flow.NewRelay(a.store, flow.RelayConfig{Log: log})
-	a.onClose(func() error { a.relay.Close(); return nil })
 	system := who.AsSystem(ctx, "app")
 	box, err := a.blobs.Box(system, "default")
 	if err != nil {
 		return nil, err
 	}
+	if a.flow, err = flow.Open(ctx, flow.Config{Path: a.flowPath(), PostgresDSN: cfg.Postgres, Executor: "main", SchemaVersion: workflowSchema, Log: log, Box: box}); err != nil {
+		return nil, err
+	}
+	a.onClose(a.flow.Close)
+	a.relay = flow.NewRelay(a.store, flow.RelayConfig{Log: log})
+	a.onClose(func() error { a.relay.Close(); return nil })
 	allow, err := networks(cfg.WebhookNetworks)
 	if err != nil {
 		return nil, err

@@ -290,7 +290,7 @@ func TestDemoTellsTheStory(t *testing.T) {
 		{5, "version", 1, 1}, {5, "rows", 77606, 77606}, {5, "test_auc", .74, .755},
 		{8, "version", 2, 2}, {8, "test_auc", g.number(t, 5, "test_auc"), g.number(t, 5, "test_auc")},
 		{12, "version", 3, 3}, {14, "version", 4, 4},
-		{18, "test_auc", .73, .76},
+		{18, "test_auc", .73, .76}, {20, "peak_mib", 1, 1024},
 	} {
 		if got := g.number(t, want.step, want.fact); got < want.from || got > want.to {
 			t.Errorf("step %d: %s is %v, not in %v to %v", want.step, want.fact, got, want.from, want.to)
@@ -306,7 +306,7 @@ func TestDemoTellsTheStory(t *testing.T) {
 		{9, "denied", "The requester of a change may not approve it"},
 		{10, "state", "closed"},
 		{13, "alert", "quality.degraded"},
-		{15, "state", "rolling_out"},
+		{15, "state", "rolling_out"}, {15, "passed", "of its own rows asked one by one"},
 		{18, "state", "refused"}, {18, "failed", "not better than delay@4"}, {18, "environment", "production"},
 		{19, "verified", "true"}, {19, "champion", "4"},
 	} {

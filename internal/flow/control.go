@@ -185,9 +185,10 @@ func (e *Engine) Result(ctx context.Context, id string) (Status, json.RawMessage
 	w := list[0]
 	switch s := statusOf(w.Status); s {
 	case Done:
-		return s, rawValue(w.Output), nil
+		raw, _ := listed[json.RawMessage](w.Output)
+		return s, raw, nil
 	case Failed:
-		return s, nil, fromRecord(w.Error)
+		return s, nil, e.fromRecord(w.Error)
 	case Cancelled:
 		return s, nil, fault.New(fault.Conflict, "The run '"+id+"' was cancelled.", "Resume it to go on from its last step.")
 	case Stuck:
@@ -313,7 +314,8 @@ func (e *Engine) Steps(ctx context.Context, id string) ([]StepInfo, error) {
 		switch {
 		case wait >= 0 && s.StepID == wait+1 && s.StepName == "DBOS.recv":
 			mark := &out[len(out)-1]
-			mark.Value, mark.Ended = rawValue(s.Output), s.CompletedAt.UTC()
+			mark.Value, _ = listed[json.RawMessage](s.Output)
+			mark.Ended = s.CompletedAt.UTC()
 		case wait >= 0 && s.StepID == wait+2 && s.StepName == "DBOS.sleep":
 		default:
 			info, isWait := stepOf(s)
@@ -337,8 +339,8 @@ func (e *Engine) Steps(ctx context.Context, id string) ([]StepInfo, error) {
 
 func stepOf(s dbos.StepInfo) (info StepInfo, wait bool) {
 	info = StepInfo{Number: s.StepID, Name: strings.TrimPrefix(s.StepName, "DBOS."), Started: s.StartedAt.UTC(), Ended: s.CompletedAt.UTC()}
-	var out outcome
-	if strings.HasPrefix(s.StepName, "DBOS.") || json.Unmarshal(rawValue(s.Output), &out) != nil {
+	out, ok := listed[outcome](s.Output)
+	if strings.HasPrefix(s.StepName, "DBOS.") || !ok {
 		return info, false
 	}
 	if out.Await {
@@ -383,12 +385,4 @@ func infoOf(w dbos.WorkflowStatus) Info {
 		ID: w.ID, Name: w.Name, Status: statusOf(w.Status), Actor: w.AuthenticatedUser, Version: w.ApplicationVersion,
 		Executor: w.ExecutorID, Starts: w.Attempts, ForkedFrom: w.ForkedFrom, Created: w.CreatedAt.UTC(), Ended: w.CompletedAt.UTC(),
 	}
-}
-
-// rawValue reads a listed value, which the library gives as JSON text.
-func rawValue(v any) json.RawMessage {
-	if s, ok := v.(string); ok && json.Valid([]byte(s)) {
-		return json.RawMessage(s)
-	}
-	return nil
 }

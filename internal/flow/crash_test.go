@@ -54,7 +54,11 @@ func crashChild() int {
 		return 3
 	}
 	ctx := who.With(context.Background(), who.Actor{Kind: who.User, Name: "amal"})
-	e, err := Open(ctx, crashConfig())
+	cfg := crashConfig()
+	if cfg.Box, err = testBox(); err != nil {
+		return 3
+	}
+	e, err := Open(ctx, cfg)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 4

@@ -47,22 +47,37 @@ func (w *wireFault) fault() *fault.E {
 // marker tells our recorded faults from the library's own errors.
 const marker = "falaj.fault"
 
-// toRecord is the form in which a failed run's fault is stored by the library.
-func toRecord(err error) error {
+// toRecord is the form in which a failed run's fault is stored by the library. Its words may quote users' data, so they
+// are sealed like results.
+func (e *Engine) toRecord(err error) error {
 	w := toWire(err)
 	data, _ := json.Marshal(w) // strings only, cannot fail
-	return &dbos.PortableWorkflowError{Name: marker, Message: w.Public, Data: string(data)}
+	p := &dbos.PortableWorkflowError{Name: marker, Message: w.Public, Data: string(data)}
+	if e.cfg.Box != nil {
+		text, err := e.cfg.Box.SealText(string(data), place)
+		if err != nil {
+			return err
+		}
+		p.Message, p.Data = string(w.Kind), text
+	}
+	return p
 }
 
 // fromRecord reads what toRecord, or the library itself, stored as the error of a run.
-func fromRecord(err error) error {
+func (e *Engine) fromRecord(err error) error {
 	if err == nil {
 		return nil
 	}
 	var p *dbos.PortableWorkflowError
 	if errors.As(err, &p) && p.Name == marker {
 		var w wireFault
-		if data, ok := p.Data.(string); ok && json.Unmarshal([]byte(data), &w) == nil && w.Kind != "" {
+		data, _ := p.Data.(string)
+		if e.cfg.Box != nil {
+			if plain, err := e.cfg.Box.OpenText(data, place); err == nil {
+				data = plain
+			}
+		}
+		if json.Unmarshal([]byte(data), &w) == nil && w.Kind != "" {
 			return w.fault()
 		}
 	}
@@ -104,7 +119,7 @@ func (c *Run) ending(err error) error {
 	if errors.Is(err, dbos.ErrConflictingWorkflowID) || errors.Is(err, dbos.ErrWorkflowCancelled) {
 		return err
 	}
-	return toRecord(err)
+	return c.e.toRecord(err)
 }
 
 // lookup sorts the errors of the control verbs.

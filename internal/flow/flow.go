@@ -15,6 +15,7 @@ import (
 	_ "github.com/dbos-inc/dbos-transact-golang/dbos/driver/sqlite" // the engine's pure Go SQLite dialect
 
 	"falaj/internal/kernel/fault"
+	"falaj/internal/kernel/seal"
 	"falaj/internal/kernel/who"
 )
 
@@ -33,6 +34,9 @@ type Config struct {
 	Sweep     time.Duration // how often stranded runs are looked for; 0 means 15 s
 	LeaseWait time.Duration // how long to wait for the executor's lease on PostgreSQL; 0 means 10 s
 	Log       *slog.Logger
+
+	// Box seals what runs record: inputs, results, signals and faults. nil leaves them readable.
+	Box *seal.Box
 }
 
 // Workflow is the body of a durable workflow. It must be deterministic: everything that reads a clock, a database or
@@ -113,8 +117,13 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 			return fail(err, "The lease of this executor cannot be taken.")
 		}
 	}
+	var form dbos.Serializer[any]
+	if cfg.Box != nil {
+		form = newSealed(cfg.Box)
+	}
 	e.root, err = dbos.NewContext(life, dbos.Config{
-		AppName: "falaj", SQLiteSystemDB: e.db.lite, SystemDBPool: e.db.pg, DatabaseSchema: schemaName,
+		Serializer: form,
+		AppName:    "falaj", SQLiteSystemDB: e.db.lite, SystemDBPool: e.db.pg, DatabaseSchema: schemaName,
 		ApplicationVersion: cfg.SchemaVersion, ExecutorID: cfg.Executor,
 		Logger: slog.New(calm{e.log.Handler(), e.quiet}), SystemDBStartupTimeout: time.Minute,
 	})
@@ -216,7 +225,7 @@ func (b *bound) run(ctx dbos.Context, env envelope) (out json.RawMessage, err er
 	}
 	raw, err := json.Marshal(v)
 	if err != nil {
-		return nil, toRecord(fault.Wrap(err, fault.Internal, "The workflow's result cannot be written as JSON.", ""))
+		return nil, b.e.toRecord(fault.Wrap(err, fault.Internal, "The workflow's result cannot be written as JSON.", ""))
 	}
 	return raw, nil
 }

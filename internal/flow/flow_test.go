@@ -1,9 +1,13 @@
 package flow
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -494,5 +498,56 @@ func TestOpenRefusesWhatCannotWork(t *testing.T) {
 	e := open(t, Config{Path: t.TempDir() + "/flow.db"})
 	if err := e.Start(t.Context(), "w", "r", nil); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("start before launch: %v", err)
+	}
+}
+
+// Inputs, results, faults and signals may hold users' data: none of it lies readable in the workflow database.
+func TestNothingIsReadableInTheDatabase(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Path: filepath.Join(t.TempDir(), "flow.db")}
+	const canary = "CANARY-7d1f"
+	e := start(t, cfg, map[string]Workflow{"w": func(c *Run, in json.RawMessage) (any, error) {
+		if _, err := Step(c, "result", func(context.Context, string) (map[string]string, error) { return map[string]string{"k": canary}, nil }); err != nil {
+			return nil, err
+		}
+		if _, _, err := c.Await("topic", time.Minute); err != nil {
+			return nil, err
+		}
+		_, err := Step(c, "fault", func(context.Context, string) (int, error) {
+			return 0, fault.Wrap(errors.New(canary), fault.Invalid, "The value "+canary+" is no number.", "Mend "+canary+".")
+		})
+		if string(in) == `"fail `+canary+`"` {
+			return nil, err
+		}
+		return canary, nil
+	}})
+	for _, in := range []string{"fail " + canary, "pass " + canary} {
+		if err := e.Start(t.Context(), "w", in[:4], in); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Signal(t.Context(), in[:4], "topic", canary, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s, v, err := wait[string](t, e, "pass"); s != Done || v != canary || err != nil {
+		t.Errorf("%s %q %v", s, v, err)
+	}
+	if s, _, err := wait[string](t, e, "fail"); s != Failed || !strings.Contains(fault.From(err).Public, canary) {
+		t.Errorf("%s %v", s, err)
+	}
+	steps, err := e.Steps(t.Context(), "fail")
+	if err != nil || len(steps) != 3 || string(steps[0].Value) != `{"k":"`+canary+`"}` || string(steps[1].Value) != `"`+canary+`"` || steps[2].Err == nil {
+		t.Errorf("%+v %v", steps, err)
+	}
+	for _, suffix := range []string{"", "-wal"} {
+		b, err := os.ReadFile(cfg.Path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, form := range []string{canary, base64.StdEncoding.EncodeToString([]byte(canary))[:12]} {
+			if bytes.Contains(b, []byte(form)) {
+				t.Errorf("%s is readable in flow.db%s", form, suffix)
+			}
+		}
 	}
 }

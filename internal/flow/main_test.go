@@ -2,6 +2,7 @@ package flow
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"log/slog"
 	"os"
@@ -9,10 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"falaj/internal/kernel/seal"
 	"falaj/internal/store/storetest"
 )
 
-// TestMain starts the child of the crash tests when asked to.
+// TestMain starts the child of the crash tests when asked to. All tests and their children seal under one key, so that an
+// engine reads what another of its database recorded.
 func TestMain(m *testing.M) {
 	if os.Getenv("FLOW_CRASH_CHILD") != "" {
 		os.Exit(crashChild())
@@ -20,7 +23,36 @@ func TestMain(m *testing.M) {
 	if os.Getenv("FLOW_RELAY_CHILD") != "" {
 		os.Exit(relayChild())
 	}
-	os.Exit(m.Run())
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "falaj-flow-")
+		if err != nil {
+			return 2
+		}
+		defer os.RemoveAll(dir)
+		keys, err := seal.Open(dir + "/keys")
+		if err != nil {
+			return 2
+		}
+		wrapped, err := keys.NewDataKey("flow")
+		if err != nil {
+			return 2
+		}
+		os.Setenv("FLOW_TEST_KEYS", dir+"/keys")
+		os.Setenv("FLOW_TEST_KEY", hex.EncodeToString(wrapped))
+		return m.Run()
+	}())
+}
+
+func testBox() (*seal.Box, error) {
+	keys, err := seal.Open(os.Getenv("FLOW_TEST_KEYS"))
+	if err != nil {
+		return nil, err
+	}
+	wrapped, err := hex.DecodeString(os.Getenv("FLOW_TEST_KEY"))
+	if err != nil {
+		return nil, err
+	}
+	return keys.Box(wrapped, "flow")
 }
 
 // each runs a test on SQLite and on PostgreSQL; base has the database set.
@@ -59,6 +91,7 @@ func open(t *testing.T, cfg Config) *Engine {
 	if cfg.Log == nil && testing.Verbose() {
 		cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
+	cfg.Box = newBox(t)
 	e, err := Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -23,15 +23,7 @@ import (
 
 func newBox(t *testing.T) *seal.Box {
 	t.Helper()
-	keys, err := seal.Open(t.TempDir() + "/keys")
-	if err != nil {
-		t.Fatal(err)
-	}
-	wrapped, err := keys.NewDataKey("flow")
-	if err != nil {
-		t.Fatal(err)
-	}
-	box, err := keys.Box(wrapped, "flow")
+	box, err := testBox()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package seal
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"log/slog"
 
@@ -70,6 +71,22 @@ func (b *Box) Open(sealed, aad []byte) ([]byte, error) {
 		return nil, damaged("sealed value")
 	}
 	return plain, nil
+}
+
+// SealText is Seal for a text column, bound to the place where it is kept; OpenText reverses it.
+func (b *Box) SealText(plain, place string) (string, error) {
+	sealed, err := b.Seal([]byte(plain), []byte(place))
+	return base64.RawStdEncoding.EncodeToString(sealed), err
+}
+
+// OpenText gives ErrDamaged for what SealText did not make for this place.
+func (b *Box) OpenText(sealed, place string) (string, error) {
+	raw, err := base64.RawStdEncoding.DecodeString(sealed)
+	if err != nil {
+		return "", damaged("sealed value")
+	}
+	plain, err := b.Open(raw, []byte(place))
+	return string(plain), err
 }
 
 func (b *Box) seal(domain string, plain, aad []byte) ([]byte, error) {
