@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"falaj/internal/kernel/fault"
+	"falaj/internal/kernel/seal"
 	"falaj/internal/store"
 )
 
@@ -53,7 +54,7 @@ func (s *Service) schemas(ctx context.Context, project string, texts []string, p
 		}
 	}
 	in, versions = map[string]Input{}, map[string]*Version{}
-	err = s.db.View(ctx, func(ctx context.Context, q store.Querier) error {
+	err = s.view(ctx, project, func(ctx context.Context, q store.Querier, box *seal.Box) error {
 		defs, err := listDefinitions(ctx, q, project)
 		if err != nil {
 			return err
@@ -65,9 +66,9 @@ func (s *Service) schemas(ctx context.Context, project string, texts []string, p
 			}
 			var v *Version
 			if n := pins[name]; n > 0 {
-				v, err = versionByN(ctx, q, project, name, n)
+				v, err = versionByN(ctx, q, box, project, name, n)
 			} else {
-				v, err = latest(ctx, q, project, name)
+				v, err = latest(ctx, q, box, project, name)
 			}
 			if err != nil {
 				return err
@@ -127,12 +128,12 @@ func (s *Service) lay(ctx context.Context, project string, want map[string]int64
 	versions := map[string]*Version{}
 	var need int64
 	for _, name := range slices.Sorted(maps.Keys(want)) {
-		err := s.db.View(ctx, func(ctx context.Context, q store.Querier) (err error) {
+		err := s.view(ctx, project, func(ctx context.Context, q store.Querier, box *seal.Box) (err error) {
 			var v *Version
 			if n := want[name]; n > 0 {
-				v, err = versionByN(ctx, q, project, name, n)
+				v, err = versionByN(ctx, q, box, project, name, n)
 			} else {
-				v, err = latest(ctx, q, project, name)
+				v, err = latest(ctx, q, box, project, name)
 			}
 			if err == nil && v == nil {
 				err = fault.New(fault.NotFound, fmt.Sprintf("Dataset %s of project %s has no such version.", name, project), "`falaj run` makes versions; the dataset's page lists them.")

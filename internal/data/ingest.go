@@ -9,6 +9,7 @@ import (
 	"falaj/internal/kernel/event"
 	"falaj/internal/kernel/fault"
 	"falaj/internal/kernel/id"
+	"falaj/internal/kernel/seal"
 	"falaj/internal/store"
 )
 
@@ -100,13 +101,13 @@ func (s *Service) Ingest(ctx context.Context, project, dataset string, req Inges
 
 // before finds the latest version, and the one that an earlier call with this key made.
 func (s *Service) before(ctx context.Context, project, dataset, key string) (prev, done *Version, err error) {
-	err = s.db.View(ctx, func(ctx context.Context, q store.Querier) (err error) {
+	err = s.view(ctx, project, func(ctx context.Context, q store.Querier, box *seal.Box) (err error) {
 		if key != "" {
-			if done, err = versionByKey(ctx, q, project, dataset, key); err != nil || done != nil {
+			if done, err = versionByKey(ctx, q, box, project, dataset, key); err != nil || done != nil {
 				return err
 			}
 		}
-		prev, err = latest(ctx, q, project, dataset)
+		prev, err = latest(ctx, q, box, project, dataset)
 		return err
 	})
 	return prev, done, err
@@ -114,8 +115,8 @@ func (s *Service) before(ctx context.Context, project, dataset, key string) (pre
 
 func (s *Service) allRefused(ctx context.Context, project, dataset string, generation int64, n int) error {
 	why := ""
-	err := s.db.View(ctx, func(ctx context.Context, q store.Querier) error {
-		asides, err := listAsides(ctx, q, project, dataset, 100)
+	err := s.view(ctx, project, func(ctx context.Context, q store.Querier, box *seal.Box) error {
+		asides, err := listAsides(ctx, q, box, project, dataset, 100)
 		for _, a := range asides {
 			if a.Generation == generation && a.Whole {
 				why = a.Source + ": " + a.Reason
@@ -295,8 +296,8 @@ func (w *work) refuse(ctx context.Context, f SourceFile, a Aside, rows string) (
 // aside records what was put aside, once for each file and generation.
 func (w *work) aside(ctx context.Context, f SourceFile, a Aside, rows string, whole bool) (*Aside, error) {
 	var old *Aside
-	if err := w.s.db.View(ctx, func(ctx context.Context, q store.Querier) (err error) {
-		old, err = asideOf(ctx, q, w.project, w.def.spec.Name, w.def.generation, f.Name, f.Digest)
+	if err := w.s.view(ctx, w.project, func(ctx context.Context, q store.Querier, box *seal.Box) (err error) {
+		old, err = asideOf(ctx, q, box, w.project, w.def.spec.Name, w.def.generation, f.Name, f.Digest)
 		return err
 	}); err != nil || old != nil {
 		return old, err
@@ -310,8 +311,12 @@ func (w *work) aside(ctx context.Context, f SourceFile, a Aside, rows string, wh
 		}
 		a.RowsDigest = file.Digest
 	}
-	err := w.s.db.Change(ctx, "dataset.quarantine.create", resource(w.project, a.Dataset), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
-		if err := insertAside(ctx, tx, a); err != nil {
+	box, err := w.s.blobs.Box(ctx, w.project)
+	if err != nil {
+		return nil, err
+	}
+	err = w.s.db.Change(ctx, "dataset.quarantine.create", resource(w.project, a.Dataset), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
+		if err := insertAside(ctx, tx, box, a); err != nil {
 			return event.Draft{}, err
 		}
 		if whole {
@@ -320,7 +325,7 @@ func (w *work) aside(ctx context.Context, f SourceFile, a Aside, rows string, wh
 			}
 		}
 		tx.After(a)
-		return event.Draft{Type: "data.quarantined", Subject: a.Dataset, Data: map[string]any{"id": a.ID, "source": a.Source, "whole": whole, "rows": a.Rows, "reason": a.Reason}}, nil
+		return event.Draft{Type: "data.quarantined", Subject: a.Dataset, Data: map[string]any{"id": a.ID, "source": a.Source, "whole": whole, "rows": a.Rows}}, nil
 	})
 	if err != nil {
 		return nil, err

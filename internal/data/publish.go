@@ -51,15 +51,19 @@ func (s *Service) publish(ctx context.Context, v Version, prev, base *Version, k
 	if key == "" {
 		key = v.ID
 	}
-	err := s.db.Change(ctx, "dataset.version.create", resource(v.Project, v.Dataset), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
-		now, err := latest(ctx, tx, v.Project, v.Dataset)
+	box, err := s.blobs.Box(ctx, v.Project)
+	if err != nil {
+		return nil, err
+	}
+	err = s.db.Change(ctx, "dataset.version.create", resource(v.Project, v.Dataset), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
+		now, err := latest(ctx, tx, box, v.Project, v.Dataset)
 		if err != nil {
 			return event.Draft{}, err
 		}
 		if (now == nil) != (prev == nil) || (now != nil && now.N != prev.N) {
 			return event.Draft{}, fault.New(fault.Conflict, fmt.Sprintf("Another version of dataset %s was made meanwhile.", v.Dataset), "Run it again: it builds on the new one.")
 		}
-		if err := insertVersion(ctx, tx, v, key); err != nil {
+		if err := insertVersion(ctx, tx, box, v, key); err != nil {
 			return event.Draft{}, err
 		}
 		if also != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 
 	"falaj/internal/kernel/fault"
+	"falaj/internal/kernel/seal"
 	"falaj/internal/store"
 )
 
@@ -17,8 +18,8 @@ func (s *Service) Quarantines(ctx context.Context, project, dataset string, limi
 	if limit <= 0 || limit > 1000 {
 		limit = 100
 	}
-	err = s.db.View(ctx, func(ctx context.Context, q store.Querier) error {
-		out, err = listAsides(ctx, q, project, dataset, limit)
+	err = s.view(ctx, project, func(ctx context.Context, q store.Querier, box *seal.Box) error {
+		out, err = listAsides(ctx, q, box, project, dataset, limit)
 		return err
 	})
 	return out, err
@@ -27,8 +28,8 @@ func (s *Service) Quarantines(ctx context.Context, project, dataset string, limi
 // Quarantine gives one by id, for example "qua_...".
 func (s *Service) Quarantine(ctx context.Context, project, asideID string) (Aside, error) {
 	var a *Aside
-	err := s.db.View(ctx, func(ctx context.Context, q store.Querier) (err error) {
-		a, err = asideByID(ctx, q, project, asideID)
+	err := s.view(ctx, project, func(ctx context.Context, q store.Querier, box *seal.Box) (err error) {
+		a, err = asideByID(ctx, q, box, project, asideID)
 		return err
 	})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"falaj/internal/kernel/event"
 	"falaj/internal/kernel/fault"
 	"falaj/internal/kernel/policy"
+	"falaj/internal/kernel/seal"
 	"falaj/internal/kernel/who"
 	"falaj/internal/store"
 )
@@ -126,13 +127,22 @@ func (s *Service) Define(ctx context.Context, project string, spec Spec) (Datase
 	return out, err
 }
 
+// view reads with the box that opens what is sealed of the project.
+func (s *Service) view(ctx context.Context, project string, fn func(context.Context, store.Querier, *seal.Box) error) error {
+	box, err := s.blobs.Box(ctx, project)
+	if err != nil {
+		return err
+	}
+	return s.db.View(ctx, func(ctx context.Context, q store.Querier) error { return fn(ctx, q, box) })
+}
+
 // Datasets lists the datasets of a project by name, each with its latest version (without profile).
 func (s *Service) Datasets(ctx context.Context, project string) (out []Dataset, err error) {
-	err = s.db.View(ctx, func(ctx context.Context, q store.Querier) error {
+	err = s.view(ctx, project, func(ctx context.Context, q store.Querier, box *seal.Box) error {
 		defs, err := listDefinitions(ctx, q, project)
 		for _, d := range defs {
 			ds := d.dataset(project)
-			if ds.Latest, err = latest(ctx, q, project, d.spec.Name); err != nil {
+			if ds.Latest, err = latest(ctx, q, box, project, d.spec.Name); err != nil {
 				return err
 			}
 			out = append(out, ds)
@@ -144,13 +154,13 @@ func (s *Service) Datasets(ctx context.Context, project string) (out []Dataset, 
 
 // Dataset gives one dataset with its latest version (without profile); fault.NotFound when it is not defined.
 func (s *Service) Dataset(ctx context.Context, project, name string) (out Dataset, err error) {
-	err = s.db.View(ctx, func(ctx context.Context, q store.Querier) error {
+	err = s.view(ctx, project, func(ctx context.Context, q store.Querier, box *seal.Box) error {
 		d, err := getDefinition(ctx, q, project, name)
 		if err != nil {
 			return err
 		}
 		out = d.dataset(project)
-		out.Latest, err = latest(ctx, q, project, name)
+		out.Latest, err = latest(ctx, q, box, project, name)
 		return err
 	})
 	return out, err
@@ -234,11 +244,11 @@ func (s *Service) Versions(ctx context.Context, project, dataset string, before 
 	if limit <= 0 || limit > 1000 {
 		limit = 100
 	}
-	err = s.db.View(ctx, func(ctx context.Context, q store.Querier) error {
+	err = s.view(ctx, project, func(ctx context.Context, q store.Querier, box *seal.Box) error {
 		if _, err := getDefinition(ctx, q, project, dataset); err != nil {
 			return err
 		}
-		out, err = listVersions(ctx, q, project, dataset, before, limit)
+		out, err = listVersions(ctx, q, box, project, dataset, before, limit)
 		return err
 	})
 	return out, err
@@ -247,30 +257,30 @@ func (s *Service) Versions(ctx context.Context, project, dataset string, before 
 // Version gives one version with its profile; n 0 is the latest. In the profile, masked columns show pseudonyms or ***
 // and no extremes.
 func (s *Service) Version(ctx context.Context, project, dataset string, n int64) (Version, error) {
-	return s.version(ctx, project, func(ctx context.Context, q store.Querier) (*Version, error) {
+	return s.version(ctx, project, func(ctx context.Context, q store.Querier, box *seal.Box) (*Version, error) {
 		if n == 0 {
-			v, err := latest(ctx, q, project, dataset)
+			v, err := latest(ctx, q, box, project, dataset)
 			if err != nil || v == nil {
 				return v, err
 			}
 			n = v.N
 		}
-		return versionByN(ctx, q, project, dataset, n)
+		return versionByN(ctx, q, box, project, dataset, n)
 	}, fmt.Sprintf("version of dataset %s", dataset))
 }
 
 // VersionByID is Version by its id, for example "dsv_...".
 func (s *Service) VersionByID(ctx context.Context, project, versionID string) (Version, error) {
-	return s.version(ctx, project, func(ctx context.Context, q store.Querier) (*Version, error) {
-		return versionByID(ctx, q, project, versionID)
+	return s.version(ctx, project, func(ctx context.Context, q store.Querier, box *seal.Box) (*Version, error) {
+		return versionByID(ctx, q, box, project, versionID)
 	}, "dataset version "+versionID)
 }
 
-func (s *Service) version(ctx context.Context, project string, get func(context.Context, store.Querier) (*Version, error), what string) (Version, error) {
+func (s *Service) version(ctx context.Context, project string, get func(context.Context, store.Querier, *seal.Box) (*Version, error), what string) (Version, error) {
 	var v *Version
 	var d definition
-	err := s.db.View(ctx, func(ctx context.Context, q store.Querier) (err error) {
-		if v, err = get(ctx, q); err != nil {
+	err := s.view(ctx, project, func(ctx context.Context, q store.Querier, box *seal.Box) (err error) {
+		if v, err = get(ctx, q, box); err != nil {
 			return err
 		}
 		if v == nil {
@@ -289,8 +299,8 @@ func (s *Service) version(ctx context.Context, project string, get func(context.
 // Profile gives the profile of a version as it is kept, for figures such as drift, not for display: a mask declared
 // after the version was made is not applied.
 func (s *Service) Profile(ctx context.Context, project, dataset string, n int64) (p *Profile, err error) {
-	err = s.db.View(ctx, func(ctx context.Context, q store.Querier) error {
-		v, err := versionByN(ctx, q, project, dataset, n)
+	err = s.view(ctx, project, func(ctx context.Context, q store.Querier, box *seal.Box) error {
+		v, err := versionByN(ctx, q, box, project, dataset, n)
 		if err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"falaj/internal/kernel/id"
+	"falaj/internal/kernel/seal"
 	"falaj/internal/store"
 )
 
@@ -92,29 +93,30 @@ func putSource(ctx context.Context, tx *store.Tx, project, dataset string, f Sou
 }
 
 func putIngest(ctx context.Context, tx *store.Tx, project, dataset string, generation int64, f Ingested, state string, version int64) error {
-	doc, err := json.Marshal(f)
-	if err != nil {
-		return err
-	}
-	_, err = tx.Exec(ctx, `INSERT INTO dataset_ingests (project, dataset, generation, name, digest, state, version, document) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-		ON CONFLICT (project, dataset, generation, name, digest) DO UPDATE SET state = $6, version = $7, document = $8`,
-		project, dataset, generation, f.Name, f.Digest, state, version, string(doc))
+	_, err := tx.Exec(ctx, `INSERT INTO dataset_ingests (project, dataset, generation, name, digest, state, version) VALUES ($1, $2, $3, $4, $5, $6, $7)
+		ON CONFLICT (project, dataset, generation, name, digest) DO UPDATE SET state = $6, version = $7`,
+		project, dataset, generation, f.Name, f.Digest, state, version)
 	return err
 }
 
-func insertVersion(ctx context.Context, tx *store.Tx, v Version, key string) error {
-	profile, err := json.Marshal(v.Profile)
+// What tells users' values is sealed where it is kept: extremes, frequent values, and examples of what broke a contract.
+func versionPlace(id string) string { return "dataset_version/" + id }
+func profilePlace(id string) string { return "dataset_version/" + id + "/profile" }
+func asidePlace(id string) string   { return "dataset_quarantine/" + id }
+
+func insertVersion(ctx context.Context, tx *store.Tx, box *seal.Box, v Version, key string) error {
+	profile, err := box.SealJSON(v.Profile, profilePlace(v.ID))
 	if err != nil {
 		return err
 	}
 	v.Profile = nil
-	doc, err := json.Marshal(v)
+	doc, err := box.SealJSON(v, versionPlace(v.ID))
 	if err != nil {
 		return err
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO dataset_versions (id, project, dataset, n, generation, digest, request_key, snapshot, document, profile, created, created_by)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
-		v.ID, v.Project, v.Dataset, v.N, v.Generation, v.Digest, key, v.Snapshot, string(doc), string(profile), store.Micros(v.Created), v.By)
+		v.ID, v.Project, v.Dataset, v.N, v.Generation, v.Digest, key, v.Snapshot, doc, profile, store.Micros(v.Created), v.By)
 	if err != nil {
 		return err
 	}
@@ -127,48 +129,45 @@ func insertVersion(ctx context.Context, tx *store.Tx, v Version, key string) err
 }
 
 // latest gives the newest version without its profile, nil when there is none.
-func latest(ctx context.Context, q store.Querier, project, dataset string) (*Version, error) {
-	return oneVersion(q.QueryRow(ctx, `SELECT document, '' FROM dataset_versions WHERE project = $1 AND dataset = $2 ORDER BY n DESC LIMIT 1`, project, dataset).Scan)
+func latest(ctx context.Context, q store.Querier, box *seal.Box, project, dataset string) (*Version, error) {
+	return oneVersion(box, q.QueryRow(ctx, `SELECT id, document, '' FROM dataset_versions WHERE project = $1 AND dataset = $2 ORDER BY n DESC LIMIT 1`, project, dataset).Scan)
 }
 
-func versionByN(ctx context.Context, q store.Querier, project, dataset string, n int64) (*Version, error) {
-	return oneVersion(q.QueryRow(ctx, `SELECT document, profile FROM dataset_versions WHERE project = $1 AND dataset = $2 AND n = $3`, project, dataset, n).Scan)
+func versionByN(ctx context.Context, q store.Querier, box *seal.Box, project, dataset string, n int64) (*Version, error) {
+	return oneVersion(box, q.QueryRow(ctx, `SELECT id, document, profile FROM dataset_versions WHERE project = $1 AND dataset = $2 AND n = $3`, project, dataset, n).Scan)
 }
 
-func versionByID(ctx context.Context, q store.Querier, project, versionID string) (*Version, error) {
-	return oneVersion(q.QueryRow(ctx, `SELECT document, profile FROM dataset_versions WHERE project = $1 AND id = $2`, project, versionID).Scan)
+func versionByID(ctx context.Context, q store.Querier, box *seal.Box, project, versionID string) (*Version, error) {
+	return oneVersion(box, q.QueryRow(ctx, `SELECT id, document, profile FROM dataset_versions WHERE project = $1 AND id = $2`, project, versionID).Scan)
 }
 
-func versionByKey(ctx context.Context, q store.Querier, project, dataset, key string) (*Version, error) {
-	return oneVersion(q.QueryRow(ctx, `SELECT document, profile FROM dataset_versions WHERE project = $1 AND dataset = $2 AND request_key = $3`, project, dataset, key).Scan)
+func versionByKey(ctx context.Context, q store.Querier, box *seal.Box, project, dataset, key string) (*Version, error) {
+	return oneVersion(box, q.QueryRow(ctx, `SELECT id, document, profile FROM dataset_versions WHERE project = $1 AND dataset = $2 AND request_key = $3`, project, dataset, key).Scan)
 }
 
-func oneVersion(scan func(...any) error) (*Version, error) {
-	var doc, profile string
-	if err := scan(&doc, &profile); store.NotFound(err) {
+func oneVersion(box *seal.Box, scan func(...any) error) (*Version, error) {
+	var at, doc, profile string
+	if err := scan(&at, &doc, &profile); store.NotFound(err) {
 		return nil, nil
 	} else if err != nil {
 		return nil, err
 	}
 	v := &Version{}
-	if err := json.Unmarshal([]byte(doc), v); err != nil {
+	if err := box.OpenJSON(doc, versionPlace(at), v); err != nil {
 		return nil, err
 	}
-	if profile != "" {
-		return v, json.Unmarshal([]byte(profile), &v.Profile)
-	}
-	return v, nil
+	return v, box.OpenJSON(profile, profilePlace(at), &v.Profile)
 }
 
 // listVersions gives versions newest first, before a number (0: from the newest).
-func listVersions(ctx context.Context, q store.Querier, project, dataset string, before int64, limit int) (out []Version, err error) {
-	rows, err := q.Query(ctx, `SELECT document, '' FROM dataset_versions WHERE project = $1 AND dataset = $2 AND ($3 = 0 OR n < $3) ORDER BY n DESC LIMIT $4`, project, dataset, before, limit)
+func listVersions(ctx context.Context, q store.Querier, box *seal.Box, project, dataset string, before int64, limit int) (out []Version, err error) {
+	rows, err := q.Query(ctx, `SELECT id, document, '' FROM dataset_versions WHERE project = $1 AND dataset = $2 AND ($3 = 0 OR n < $3) ORDER BY n DESC LIMIT $4`, project, dataset, before, limit)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		v, err := oneVersion(rows.Scan)
+		v, err := oneVersion(box, rows.Scan)
 		if err != nil {
 			return nil, err
 		}
@@ -177,49 +176,49 @@ func listVersions(ctx context.Context, q store.Querier, project, dataset string,
 	return out, rows.Err()
 }
 
-func insertAside(ctx context.Context, tx *store.Tx, a Aside) error {
-	doc, err := json.Marshal(a)
+func insertAside(ctx context.Context, tx *store.Tx, box *seal.Box, a Aside) error {
+	doc, err := box.SealJSON(a, asidePlace(a.ID))
 	if err != nil {
 		return err
 	}
-	if _, err = tx.Exec(ctx, `INSERT INTO dataset_quarantines (id, project, dataset, generation, source, source_digest, whole, reason, rows_digest, document, created, created_by)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
-		a.ID, a.Project, a.Dataset, a.Generation, a.Source, a.SourceDigest, a.Whole, a.Reason, a.RowsDigest, string(doc), store.Micros(a.Created), a.By); err != nil {
+	if _, err = tx.Exec(ctx, `INSERT INTO dataset_quarantines (id, project, dataset, generation, source, source_digest, whole, rows_digest, document, created, created_by)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+		a.ID, a.Project, a.Dataset, a.Generation, a.Source, a.SourceDigest, a.Whole, a.RowsDigest, doc, store.Micros(a.Created), a.By); err != nil {
 		return err
 	}
 	_, err = tx.Exec(ctx, `DELETE FROM dataset_pending WHERE project = $1 AND digest = $2`, a.Project, a.RowsDigest)
 	return err
 }
 
-func asideOf(ctx context.Context, q store.Querier, project, dataset string, generation int64, source, digest string) (*Aside, error) {
-	return oneAside(q.QueryRow(ctx, `SELECT document FROM dataset_quarantines WHERE project = $1 AND dataset = $2 AND generation = $3 AND source = $4 AND source_digest = $5`,
+func asideOf(ctx context.Context, q store.Querier, box *seal.Box, project, dataset string, generation int64, source, digest string) (*Aside, error) {
+	return oneAside(box, q.QueryRow(ctx, `SELECT id, document FROM dataset_quarantines WHERE project = $1 AND dataset = $2 AND generation = $3 AND source = $4 AND source_digest = $5`,
 		project, dataset, generation, source, digest).Scan)
 }
 
-func asideByID(ctx context.Context, q store.Querier, project, asideID string) (*Aside, error) {
-	return oneAside(q.QueryRow(ctx, `SELECT document FROM dataset_quarantines WHERE project = $1 AND id = $2`, project, asideID).Scan)
+func asideByID(ctx context.Context, q store.Querier, box *seal.Box, project, asideID string) (*Aside, error) {
+	return oneAside(box, q.QueryRow(ctx, `SELECT id, document FROM dataset_quarantines WHERE project = $1 AND id = $2`, project, asideID).Scan)
 }
 
-func oneAside(scan func(...any) error) (*Aside, error) {
-	var doc string
-	if err := scan(&doc); store.NotFound(err) {
+func oneAside(box *seal.Box, scan func(...any) error) (*Aside, error) {
+	var at, doc string
+	if err := scan(&at, &doc); store.NotFound(err) {
 		return nil, nil
 	} else if err != nil {
 		return nil, err
 	}
 	a := &Aside{}
-	return a, json.Unmarshal([]byte(doc), a)
+	return a, box.OpenJSON(doc, asidePlace(at), a)
 }
 
 // listAsides gives quarantines of a dataset ("" for all of the project), newest first.
-func listAsides(ctx context.Context, q store.Querier, project, dataset string, limit int) (out []Aside, err error) {
-	rows, err := q.Query(ctx, `SELECT document FROM dataset_quarantines WHERE project = $1 AND ($2 = '' OR dataset = $2) ORDER BY created DESC, id DESC LIMIT $3`, project, dataset, limit)
+func listAsides(ctx context.Context, q store.Querier, box *seal.Box, project, dataset string, limit int) (out []Aside, err error) {
+	rows, err := q.Query(ctx, `SELECT id, document FROM dataset_quarantines WHERE project = $1 AND ($2 = '' OR dataset = $2) ORDER BY created DESC, id DESC LIMIT $3`, project, dataset, limit)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		a, err := oneAside(rows.Scan)
+		a, err := oneAside(box, rows.Scan)
 		if err != nil {
 			return nil, err
 		}

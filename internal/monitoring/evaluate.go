@@ -223,8 +223,12 @@ func (s *Service) drift(ctx context.Context, k Key, m DriftMonitor, w Window) (*
 	out := &DriftWindow{Key: k, Window: w, Threshold: m.Threshold, Weigh: m.Weigh}
 	out.Release, _ = served(rows)
 	var ref Reference
+	box, err := s.blobs.Box(ctx, k.Project)
+	if err != nil {
+		return nil, err
+	}
 	err = s.db.View(ctx, func(ctx context.Context, q store.Querier) (err error) {
-		ref, err = selectReference(ctx, q, k.Project, out.Release)
+		ref, err = selectReference(ctx, q, box, k.Project, out.Release)
 		return err
 	})
 	missing := store.NotFound(err)

@@ -230,7 +230,11 @@ func (s *Service) SetReference(ctx context.Context, project, release string, r R
 			return fault.Newf(fault.Invalid, "The profile of feature '%s' has %d counts for %d bins.", f.Name, len(f.Counts), bins).At("reference." + f.Name)
 		}
 	}
-	doc, err := document(r)
+	box, err := s.blobs.Box(ctx, project)
+	if err != nil {
+		return err
+	}
+	doc, err := box.SealJSON(r, referencePlace(release)) // its edges are users' values
 	if err != nil {
 		return fault.Wrap(err, fault.Invalid, "The drift reference holds a number that is not finite.", "")
 	}

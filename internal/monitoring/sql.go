@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"falaj/internal/kernel/seal"
 	"falaj/internal/store"
 )
 
@@ -136,18 +137,20 @@ func selectMonitored(ctx context.Context, q store.Querier, project, model string
 	return out, rows.Err()
 }
 
+func referencePlace(release string) string { return "drift_reference/" + release }
+
 func upsertReference(ctx context.Context, tx *store.Tx, project, release, doc string) error {
 	_, err := tx.Exec(ctx, `INSERT INTO drift_references (project, release_digest, document, created) VALUES ($1, $2, $3, $4)
 ON CONFLICT (project, release_digest) DO UPDATE SET document = $3, created = $4`, project, release, doc, store.Micros(time.Now()))
 	return err
 }
 
-func selectReference(ctx context.Context, q store.Querier, project, release string) (r Reference, err error) {
+func selectReference(ctx context.Context, q store.Querier, box *seal.Box, project, release string) (r Reference, err error) {
 	var doc string
 	if err = q.QueryRow(ctx, `SELECT document FROM drift_references WHERE project = $1 AND release_digest = $2`, project, release).Scan(&doc); err != nil {
 		return r, err
 	}
-	return r, json.Unmarshal([]byte(doc), &r)
+	return r, box.OpenJSON(doc, referencePlace(release), &r)
 }
 
 // The kinds of evaluated windows.

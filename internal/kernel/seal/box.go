@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"log/slog"
 
@@ -87,6 +88,27 @@ func (b *Box) OpenText(sealed, place string) (string, error) {
 	}
 	plain, err := b.Open(raw, []byte(place))
 	return string(plain), err
+}
+
+// SealJSON is SealText of a value's JSON; OpenJSON reverses it, and an empty text leaves v as it is.
+func (b *Box) SealJSON(v any, place string) (string, error) {
+	plain, err := json.Marshal(v)
+	if err != nil {
+		return "", err
+	}
+	return b.SealText(string(plain), place)
+}
+
+// OpenJSON gives ErrDamaged for what SealJSON did not make for this place.
+func (b *Box) OpenJSON(sealed, place string, v any) error {
+	if sealed == "" {
+		return nil
+	}
+	plain, err := b.OpenText(sealed, place)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal([]byte(plain), v)
 }
 
 func (b *Box) seal(domain string, plain, aad []byte) ([]byte, error) {

@@ -14,6 +14,7 @@ import (
 	"falaj/internal/kernel/event"
 	"falaj/internal/kernel/fault"
 	"falaj/internal/kernel/note"
+	"falaj/internal/kernel/seal"
 	"falaj/internal/kernel/who"
 	"falaj/internal/plan"
 	"falaj/internal/store"
@@ -94,11 +95,15 @@ type begin struct {
 
 func (s *Service) begin(ctx context.Context, j job) (begin, error) {
 	var b begin
-	err := s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
-		if err := updateRun(ctx, tx, j.Run, Running, nil); err != nil {
+	box, err := s.blobs.Box(ctx, j.Project)
+	if err != nil {
+		return b, err
+	}
+	err = s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if err := updateRun(ctx, tx, box, j.Run, Running, nil); err != nil {
 			return err
 		}
-		r, err := selectRun(ctx, tx, j.Project, j.Run)
+		r, err := selectRun(ctx, tx, box, j.Project, j.Run)
 		if err != nil {
 			return err
 		}
@@ -126,17 +131,21 @@ func (s *Service) begin(ctx context.Context, j job) (begin, error) {
 }
 
 func (s *Service) finish(ctx context.Context, r Run, cause error) error {
-	state, kind := Done, "pipeline.finished"
+	state, kind, code := Done, "pipeline.finished", "" // the words of a fault may quote data, so an event has its kind only
 	var f *Failure
 	if cause != nil {
 		e := fault.From(cause)
-		state, kind, f = Failed, "pipeline.failed", &Failure{string(e.Kind), e.Public, e.Next}
+		state, kind, code, f = Failed, "pipeline.failed", string(e.Kind), &Failure{string(e.Kind), e.Public, e.Next}
+	}
+	box, err := s.blobs.Box(ctx, r.Project)
+	if err != nil {
+		return err
 	}
 	return s.store.Change(ctx, "pipeline.finish", runResource(r.Project, r.ID), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
-		if err := updateRun(ctx, tx, r.ID, state, f); err != nil {
+		if err := updateRun(ctx, tx, box, r.ID, state, f); err != nil {
 			return event.Draft{}, err
 		}
-		return event.Draft{Type: kind, Subject: r.ID, Data: map[string]any{"run": r.ID, "pipeline": r.Pipeline, "model": r.Model, "error": f}}, nil
+		return event.Draft{Type: kind, Subject: r.ID, Data: map[string]any{"run": r.ID, "pipeline": r.Pipeline, "model": r.Model, "error": code}}, nil
 	})
 }
 
@@ -196,10 +205,14 @@ func (x *execution) step(name, kind string, needs []string, inputs parts, refs [
 		if st.Inputs == nil {
 			st.Inputs = []Ref{}
 		}
+		box, err := s.blobs.Box(ctx, run.Project)
+		if err != nil {
+			return outcome{}, err
+		}
 		if err := s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) error { return startStep(ctx, tx, run.ID, idx, st) }); err != nil {
 			return outcome{}, err
 		}
-		out, err := s.attempt(ctx, run, &st, key, inputs, fn)
+		out, err := s.attempt(ctx, run, box, &st, key, inputs, fn)
 		if ctx.Err() != nil {
 			return out, ctx.Err()
 		}
@@ -218,7 +231,7 @@ func (x *execution) step(name, kind string, needs []string, inputs parts, refs [
 			}
 		}
 		e := s.store.Change(ctx, "pipeline.finish", runResource(run.Project, run.ID), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
-			return event.Draft{Type: "pipeline.step." + string(st.State), Subject: run.ID, Data: map[string]any{"run": run.ID, "step": name, "reason": out.Reason}}, endStep(ctx, tx, run.ID, st)
+			return event.Draft{Type: "pipeline.step." + string(st.State), Subject: run.ID, Data: map[string]any{"run": run.ID, "step": name, "reason": code(out.Reason)}}, endStep(ctx, tx, box, run.ID, st)
 		})
 		if err == nil {
 			err = e
@@ -227,12 +240,20 @@ func (x *execution) step(name, kind string, needs []string, inputs parts, refs [
 	})
 }
 
-func (s *Service) attempt(ctx context.Context, run Run, st *Step, key string, inputs parts, fn func(context.Context, string, func(string)) (outcome, error)) (outcome, error) {
-	log := s.newLog(ctx, run.ID, st.Name)
+// code is what an event says of a reason: its words may quote data.
+func code(n *note.Note) string {
+	if n == nil {
+		return ""
+	}
+	return n.Code
+}
+
+func (s *Service) attempt(ctx context.Context, run Run, box *seal.Box, st *Step, key string, inputs parts, fn func(context.Context, string, func(string)) (outcome, error)) (outcome, error) {
+	log := s.newLog(ctx, box, run.ID, st.Name)
 	defer log.close()
 	noteIt := func(hit bool, why *note.Note) error {
 		st.CacheHit, st.CacheReason = hit, why
-		return s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) error { return noteCache(ctx, tx, run.ID, *st) })
+		return s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) error { return noteCache(ctx, tx, box, run.ID, *st) })
 	}
 	if inputs == nil {
 		out, err := fn(ctx, key, log.add)
@@ -244,7 +265,7 @@ func (s *Service) attempt(ctx context.Context, run Run, st *Step, key string, in
 	st.CacheKey = inputs.key()
 	var hit, last *entry
 	err := s.store.View(ctx, func(ctx context.Context, q store.Querier) (err error) {
-		hit, last, err = selectCache(ctx, q, run.Project, st.Name, st.CacheKey)
+		hit, last, err = selectCache(ctx, q, box, run.Project, st.Name, st.CacheKey)
 		return err
 	})
 	if err != nil {
@@ -272,7 +293,7 @@ func (s *Service) attempt(ctx context.Context, run Run, st *Step, key string, in
 		return out, err
 	}
 	return out, s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
-		return insertCache(ctx, tx, run.Project, st.Name, st.CacheKey, entry{inputs, raw, run.ID})
+		return insertCache(ctx, tx, box, run.Project, st.Name, st.CacheKey, entry{inputs, raw, run.ID})
 	})
 }
 
@@ -281,6 +302,7 @@ const maxLog = 64 << 10
 // liveLog keeps the newest 64 KiB of a step's lines in its row, written at most twice a second.
 type liveLog struct {
 	s         *Service
+	box       *seal.Box
 	ctx       context.Context
 	run, step string
 
@@ -291,8 +313,8 @@ type liveLog struct {
 	next  time.Time
 }
 
-func (s *Service) newLog(ctx context.Context, run, step string) *liveLog {
-	return &liveLog{s: s, ctx: context.WithoutCancel(ctx), run: run, step: step}
+func (s *Service) newLog(ctx context.Context, box *seal.Box, run, step string) *liveLog {
+	return &liveLog{s: s, box: box, ctx: context.WithoutCancel(ctx), run: run, step: step}
 }
 
 func (l *liveLog) add(line string) {
@@ -324,7 +346,7 @@ func (l *liveLog) close() {
 func (l *liveLog) write() {
 	l.dirty = false
 	err := l.s.store.Write(l.ctx, func(ctx context.Context, tx *store.Tx) error {
-		return setLog(ctx, tx, l.run, l.step, strings.ToValidUTF8(l.text, "?"), l.cut)
+		return setLog(ctx, tx, l.box, l.run, l.step, strings.ToValidUTF8(l.text, "?"), l.cut)
 	})
 	if err != nil {
 		l.s.Log.Warn("a step's log could not be kept", "run", l.run, "step", l.step, "err", err)

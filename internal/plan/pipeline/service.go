@@ -91,11 +91,15 @@ func (s *Service) Start(ctx context.Context, project string, req Request) (Run, 
 			return Run{}, fault.New(fault.Invalid, "Which model?", "falaj retrain [PROJECT/]MODEL").At("model")
 		}
 	}
+	box, err := s.blobs.Box(ctx, project)
+	if err != nil {
+		return Run{}, err
+	}
 	unfit := s.checkSources(ctx, project, req.Sources)
 	r := Run{ID: id.New("pr"), Project: project, Pipeline: req.Pipeline, State: Waiting, Actor: who.From(ctx).Origin(), Model: req.Model, Request: req, Resumed: req.Resumes, Created: time.Now().UTC()}
-	err := s.store.Change(ctx, action, runResource(project, r.ID), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
+	err = s.store.Change(ctx, action, runResource(project, r.ID), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
 		if req.Key != "" {
-			old, err := selectRun(ctx, tx, project, keyed(project, req.Key))
+			old, err := selectRun(ctx, tx, box, project, keyed(project, req.Key))
 			if err == nil {
 				r = old
 				return event.Draft{}, nil
@@ -144,11 +148,15 @@ func keyed(project, key string) string {
 
 // Run returns a run with its steps.
 func (s *Service) Run(ctx context.Context, project, runID string) (r Run, err error) {
+	box, err := s.blobs.Box(ctx, project)
+	if err != nil {
+		return r, err
+	}
 	err = s.store.View(ctx, func(ctx context.Context, q store.Querier) error {
-		if r, err = selectRun(ctx, q, project, runID); err != nil {
+		if r, err = selectRun(ctx, q, box, project, runID); err != nil {
 			return err
 		}
-		r.Steps, err = selectSteps(ctx, q, runID)
+		r.Steps, err = selectSteps(ctx, q, box, runID)
 		return err
 	})
 	return r, err
@@ -156,12 +164,16 @@ func (s *Service) Run(ctx context.Context, project, runID string) (r Run, err er
 
 // Runs lists runs with their steps, newest first.
 func (s *Service) Runs(ctx context.Context, project, state string, before int64, limit int) (out []Run, err error) {
+	box, err := s.blobs.Box(ctx, project)
+	if err != nil {
+		return nil, err
+	}
 	err = s.store.View(ctx, func(ctx context.Context, q store.Querier) error {
-		if out, err = selectRuns(ctx, q, project, state, before, limit); err != nil {
+		if out, err = selectRuns(ctx, q, box, project, state, before, limit); err != nil {
 			return err
 		}
 		for i := range out {
-			if out[i].Steps, err = selectSteps(ctx, q, out[i].ID); err != nil {
+			if out[i].Steps, err = selectSteps(ctx, q, box, out[i].ID); err != nil {
 				return err
 			}
 		}
@@ -172,15 +184,19 @@ func (s *Service) Runs(ctx context.Context, project, state string, before int64,
 
 // Cancel ends a run. What its finished steps made stays.
 func (s *Service) Cancel(ctx context.Context, project, runID string) error {
-	err := s.store.Change(ctx, "pipeline.cancel", runResource(project, runID), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
-		r, err := selectRun(ctx, tx, project, runID)
+	box, err := s.blobs.Box(ctx, project)
+	if err != nil {
+		return err
+	}
+	err = s.store.Change(ctx, "pipeline.cancel", runResource(project, runID), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
+		r, err := selectRun(ctx, tx, box, project, runID)
 		if err != nil {
 			return event.Draft{}, err
 		}
 		if r.State != Waiting && r.State != Running {
 			return event.Draft{}, fault.New(fault.Conflict, "Run "+runID+" has ended.", "")
 		}
-		return event.Draft{Type: "pipeline.cancelled", Subject: runID}, updateRun(ctx, tx, runID, Cancelled, nil)
+		return event.Draft{Type: "pipeline.cancelled", Subject: runID}, updateRun(ctx, tx, box, runID, Cancelled, nil)
 	})
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"falaj/internal/kernel/fault"
+	"falaj/internal/kernel/seal"
 	"falaj/internal/store"
 )
 
@@ -39,6 +40,13 @@ func selectApply(ctx context.Context, q store.Querier, project string, seq int64
 	return a, true, json.Unmarshal([]byte(bundle), &a.Bundle)
 }
 
+// What quotes users' data is sealed where it is kept: the logs of steps, their reasons and faults, and cached results.
+func runPlace(run string) string { return "pipeline_run/" + run }
+func stepPlace(run, name, part string) string {
+	return "pipeline_step/" + run + "/" + name + "/" + part
+}
+func cachePlace(step, key string) string { return "step_cache/" + step + "/" + key }
+
 const runColumns = `id, project, seq, pipeline, state, actor, model, request, apply_seq, error, resumed_from, created, started, ended`
 
 func insertRun(ctx context.Context, tx *store.Tx, r Run) error {
@@ -50,12 +58,16 @@ func insertRun(ctx context.Context, tx *store.Tx, r Run) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO pipeline_runs (`+runColumns+`, reason) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'null', $10, $11, 0, 0, $12)`,
+	_, err = tx.Exec(ctx, `INSERT INTO pipeline_runs (`+runColumns+`, reason) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '', $10, $11, 0, 0, $12)`,
 		r.ID, r.Project, r.Seq, r.Pipeline, string(r.State), r.Actor, r.Model, req, r.Apply, r.Resumed, store.Micros(r.Created), reason)
 	return err
 }
 
-func scanRun(s store.Scanner) (r Run, err error) {
+func scanRun(box *seal.Box) func(store.Scanner) (Run, error) {
+	return func(s store.Scanner) (Run, error) { return oneRun(s, box) }
+}
+
+func oneRun(s store.Scanner, box *seal.Box) (r Run, err error) {
 	var state, req, fail string
 	var created, started, ended int64
 	if err = s.Scan(&r.ID, &r.Project, &r.Seq, &r.Pipeline, &state, &r.Actor, &r.Model, &req, &r.Apply, &fail, &r.Resumed, &created, &started, &ended); err != nil {
@@ -65,23 +77,23 @@ func scanRun(s store.Scanner) (r Run, err error) {
 	if err := json.Unmarshal([]byte(req), &r.Request); err != nil {
 		return r, err
 	}
-	return r, json.Unmarshal([]byte(fail), &r.Error)
+	return r, box.OpenJSON(fail, runPlace(r.ID), &r.Error)
 }
 
-func selectRun(ctx context.Context, q store.Querier, project, id string) (Run, error) {
-	r, err := scanRun(q.QueryRow(ctx, `SELECT `+runColumns+` FROM pipeline_runs WHERE id = $1 AND project = $2`, id, project))
+func selectRun(ctx context.Context, q store.Querier, box *seal.Box, project, id string) (Run, error) {
+	r, err := oneRun(q.QueryRow(ctx, `SELECT `+runColumns+` FROM pipeline_runs WHERE id = $1 AND project = $2`, id, project), box)
 	return r, store.One(err, "pipeline run '"+id+"' in project '"+project+"'")
 }
 
-func selectRuns(ctx context.Context, q store.Querier, project, state string, before int64, limit int) ([]Run, error) {
+func selectRuns(ctx context.Context, q store.Querier, box *seal.Box, project, state string, before int64, limit int) ([]Run, error) {
 	if before <= 0 {
 		before = 1 << 62
 	}
-	return store.List(ctx, q, scanRun, `SELECT `+runColumns+` FROM pipeline_runs WHERE project = $1 AND seq < $2 AND ($3 = '' OR state = $3) ORDER BY seq DESC LIMIT $4`, project, before, state, limit)
+	return store.List(ctx, q, scanRun(box), `SELECT `+runColumns+` FROM pipeline_runs WHERE project = $1 AND seq < $2 AND ($3 = '' OR state = $3) ORDER BY seq DESC LIMIT $4`, project, before, state, limit)
 }
 
-func updateRun(ctx context.Context, tx *store.Tx, id string, state RunState, f *Failure) error {
-	fail, err := text(f)
+func updateRun(ctx context.Context, tx *store.Tx, box *seal.Box, id string, state RunState, f *Failure) error {
+	fail, err := box.SealJSON(f, runPlace(id))
 	if err != nil {
 		return err
 	}
@@ -104,13 +116,13 @@ func startStep(ctx context.Context, tx *store.Tx, run string, idx int, s Step) e
 		return err
 	}
 	now := store.Micros(time.Now())
-	_, err = tx.Exec(ctx, `INSERT INTO pipeline_steps (run, idx, `+stepColumns+`) VALUES ($1, $2, $3, $4, 'running', $5, FALSE, '', 'null', $6, 0, 1, '[]', '[]', '', FALSE, 'null')
-ON CONFLICT (run, name) DO UPDATE SET state = 'running', started = $6, ended = 0, attempt = pipeline_steps.attempt + 1, error = 'null'`, run, idx, s.Name, s.Kind, needs, now)
+	_, err = tx.Exec(ctx, `INSERT INTO pipeline_steps (run, idx, `+stepColumns+`) VALUES ($1, $2, $3, $4, 'running', $5, FALSE, '', '', $6, 0, 1, '[]', '[]', '', FALSE, '')
+ON CONFLICT (run, name) DO UPDATE SET state = 'running', started = $6, ended = 0, attempt = pipeline_steps.attempt + 1, error = ''`, run, idx, s.Name, s.Kind, needs, now)
 	return err
 }
 
-func noteCache(ctx context.Context, tx *store.Tx, run string, s Step) error {
-	reason, err := text(s.CacheReason)
+func noteCache(ctx context.Context, tx *store.Tx, box *seal.Box, run string, s Step) error {
+	reason, err := box.SealJSON(s.CacheReason, stepPlace(run, s.Name, "reason"))
 	if err != nil {
 		return err
 	}
@@ -122,12 +134,12 @@ func noteCache(ctx context.Context, tx *store.Tx, run string, s Step) error {
 	return err
 }
 
-func endStep(ctx context.Context, tx *store.Tx, run string, s Step) error {
+func endStep(ctx context.Context, tx *store.Tx, box *seal.Box, run string, s Step) error {
 	outputs, err := text(s.Outputs)
 	if err != nil {
 		return err
 	}
-	fail, err := text(s.Error)
+	fail, err := box.SealJSON(s.Error, stepPlace(run, s.Name, "error"))
 	if err != nil {
 		return err
 	}
@@ -135,34 +147,47 @@ func endStep(ctx context.Context, tx *store.Tx, run string, s Step) error {
 	return err
 }
 
-func setLog(ctx context.Context, tx *store.Tx, run, name, log string, cut bool) error {
-	_, err := tx.Exec(ctx, `UPDATE pipeline_steps SET log = $1, log_cut = $2 WHERE run = $3 AND name = $4`, log, cut, run, name)
+func setLog(ctx context.Context, tx *store.Tx, box *seal.Box, run, name, log string, cut bool) error {
+	log, err := box.SealText(log, stepPlace(run, name, "log"))
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `UPDATE pipeline_steps SET log = $1, log_cut = $2 WHERE run = $3 AND name = $4`, log, cut, run, name)
 	return err
 }
 
-func selectSteps(ctx context.Context, q store.Querier, run string) ([]Step, error) {
-	return store.List(ctx, q, scanStep, `SELECT `+stepColumns+` FROM pipeline_steps WHERE run = $1 ORDER BY idx, name`, run)
+func selectSteps(ctx context.Context, q store.Querier, box *seal.Box, run string) ([]Step, error) {
+	scan := func(r store.Scanner) (Step, error) { return scanStep(r, box, run) }
+	return store.List(ctx, q, scan, `SELECT `+stepColumns+` FROM pipeline_steps WHERE run = $1 ORDER BY idx, name`, run)
 }
 
-func scanStep(r store.Scanner) (s Step, err error) {
-	var state, needs, reason, inputs, outputs, fail string
+func scanStep(r store.Scanner, box *seal.Box, run string) (s Step, err error) {
+	var state, needs, reason, inputs, outputs, log, fail string
 	var started, ended int64
-	if err := r.Scan(&s.Name, &s.Kind, &state, &needs, &s.CacheHit, &s.CacheKey, &reason, &started, &ended, &s.Attempt, &inputs, &outputs, &s.Log, &s.LogCut, &fail); err != nil {
+	if err := r.Scan(&s.Name, &s.Kind, &state, &needs, &s.CacheHit, &s.CacheKey, &reason, &started, &ended, &s.Attempt, &inputs, &outputs, &log, &s.LogCut, &fail); err != nil {
 		return s, err
 	}
 	s.State, s.Started, s.Ended = RunState(state), store.Time(started), store.Time(ended)
 	for _, f := range []struct {
 		doc string
 		to  any
-	}{{needs, &s.Needs}, {reason, &s.CacheReason}, {inputs, &s.Inputs}, {outputs, &s.Outputs}, {fail, &s.Error}} {
+	}{{needs, &s.Needs}, {inputs, &s.Inputs}, {outputs, &s.Outputs}} {
 		if err := json.Unmarshal([]byte(f.doc), f.to); err != nil {
 			return s, err
 		}
 	}
-	return s, nil
+	if log != "" {
+		if s.Log, err = box.OpenText(log, stepPlace(run, s.Name, "log")); err != nil {
+			return s, err
+		}
+	}
+	if err := box.OpenJSON(reason, stepPlace(run, s.Name, "reason"), &s.CacheReason); err != nil {
+		return s, err
+	}
+	return s, box.OpenJSON(fail, stepPlace(run, s.Name, "error"), &s.Error)
 }
 
-func insertCache(ctx context.Context, tx *store.Tx, project, step, key string, e entry) error {
+func insertCache(ctx context.Context, tx *store.Tx, box *seal.Box, project, step, key string, e entry) error {
 	seq, err := tx.Next(ctx, "step_cache")
 	if err != nil {
 		return err
@@ -171,22 +196,29 @@ func insertCache(ctx context.Context, tx *store.Tx, project, step, key string, e
 	if err != nil {
 		return err
 	}
+	result, err := box.SealText(string(e.result), cachePlace(step, key))
+	if err != nil {
+		return err
+	}
 	_, err = tx.Exec(ctx, `INSERT INTO step_cache (project, step, cache_key, seq, inputs, result, run, at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT (project, step, cache_key) DO UPDATE SET seq = excluded.seq, result = excluded.result, run = excluded.run, at = excluded.at`,
-		project, step, key, seq, inputs, string(e.result), e.run, store.Micros(time.Now()))
+		project, step, key, seq, inputs, result, e.run, store.Micros(time.Now()))
 	return err
 }
 
 // selectCache is the entry of a key, and the newest entry of the step, which explains a miss.
-func selectCache(ctx context.Context, q store.Querier, project, step, key string) (hit, last *entry, err error) {
+func selectCache(ctx context.Context, q store.Querier, box *seal.Box, project, step, key string) (hit, last *entry, err error) {
 	get := func(tail string, args ...any) (*entry, error) {
-		var inputs, result string
+		var inputs, result, key string
 		var e entry
-		err := q.QueryRow(ctx, `SELECT inputs, result, run FROM step_cache WHERE project = $1 AND step = $2 `+tail, args...).Scan(&inputs, &result, &e.run)
+		err := q.QueryRow(ctx, `SELECT inputs, result, run, cache_key FROM step_cache WHERE project = $1 AND step = $2 `+tail, args...).Scan(&inputs, &result, &e.run, &key)
 		if store.NotFound(err) {
 			return nil, nil
 		}
 		if err != nil {
+			return nil, err
+		}
+		if result, err = box.OpenText(result, cachePlace(step, key)); err != nil {
 			return nil, err
 		}
 		e.result = json.RawMessage(result)

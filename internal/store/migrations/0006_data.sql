@@ -28,7 +28,6 @@ CREATE TABLE dataset_ingests (
   digest TEXT NOT NULL,
   state TEXT NOT NULL,
   version BIGINT NOT NULL,
-  document TEXT NOT NULL,
   PRIMARY KEY (project, dataset, generation, name, digest)
 );
 -- Immutable versions. A snapshot of the table format exists for everybody else only through its row here.
@@ -57,7 +56,6 @@ CREATE TABLE dataset_quarantines (
   source TEXT NOT NULL,
   source_digest TEXT NOT NULL,
   whole BOOLEAN NOT NULL,
-  reason TEXT NOT NULL,
   rows_digest TEXT NOT NULL,
   document TEXT NOT NULL,
   created BIGINT NOT NULL,
