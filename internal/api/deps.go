@@ -39,4 +39,5 @@ type Deps struct {
 	Log        *slog.Logger
 	Version    string
 	Open       bool
+	Secure     bool // served by TLS: browsers send the session's cookie by TLS only
 }

@@ -83,7 +83,7 @@ func (a *API) signedIn(ctx context.Context, secret string) (*signedIn, error) {
 	expires := time.Now().Add(access.SessionTTL)
 	us := store.Micros(expires)
 	me.ExpiresAt = &us
-	return &signedIn{Cookie: http.Cookie{Name: door.SessionCookie, Value: secret, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, Expires: expires}, Body: me}, nil
+	return &signedIn{Cookie: http.Cookie{Name: door.SessionCookie, Value: secret, Path: "/", HttpOnly: true, Secure: a.Secure, SameSite: http.SameSiteStrictMode, Expires: expires}, Body: me}, nil
 }
 
 type cookieIn struct {
@@ -101,7 +101,7 @@ func (a *API) logout(ctx context.Context, in *cookieIn) (*signedOut, error) {
 	if err := a.Access.Logout(ctx, in.Session); err != nil {
 		return nil, err
 	}
-	return &signedOut{http.Cookie{Name: door.SessionCookie, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode}}, nil
+	return &signedOut{http.Cookie{Name: door.SessionCookie, Path: "/", MaxAge: -1, HttpOnly: true, Secure: a.Secure, SameSite: http.SameSiteStrictMode}}, nil
 }
 
 type setupIn struct {

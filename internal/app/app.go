@@ -49,7 +49,9 @@ type App struct {
 	stages stages
 	meters *meters
 
-	listener net.Listener
+	tls      security
+	listener net.Listener // for people and clients
+	inner    net.Listener // for our own jobs; the same one where that speaks on loopback by our CA
 	http     *http.Server
 	served   chan error
 	closers  []func() error // in order of opening; Stop runs them backwards
@@ -61,7 +63,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *App, err error) 
 	if err != nil {
 		return nil, err
 	}
-	a := &App{cfg: cfg, log: log, served: make(chan error, 1), meters: newMeters()}
+	a := &App{cfg: cfg, log: log, served: make(chan error, 2), meters: newMeters()}
 	defer func() {
 		if err != nil {
 			a.close()
@@ -73,6 +75,9 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *App, err error) 
 	a.onClose(a.lock.Close)
 	keys, err := seal.Open(cfg.Keys)
 	if err != nil {
+		return nil, err
+	}
+	if a.tls, err = newSecurity(cfg, keys, log); err != nil {
 		return nil, err
 	}
 	engine, err := policy.New()
@@ -117,7 +122,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *App, err error) 
 	if err := a.meters.registry.Register(newStageMeters(a)); err != nil {
 		return nil, err
 	}
-	a.door = door.New(a.store, a.access, door.Config{Open: cfg.Open, Hosts: cfg.Hosts, Known: engine.Known, Log: log, Observe: a.meters.observe})
+	a.door = door.New(a.store, a.access, door.Config{Open: cfg.Open, Hosts: cfg.names(), Known: engine.Known, Log: log, Observe: a.meters.observe})
 	return a, a.routes()
 }
 
@@ -169,6 +174,7 @@ func (a *App) routes() error {
 	return a.door.Handle(
 		door.Route{Method: "GET", Pattern: "/healthz", Public: true, Handler: http.HandlerFunc(alive)},
 		door.Route{Method: "GET", Pattern: "/readyz", Public: true, Handler: http.HandlerFunc(a.ready)},
+		door.Route{Method: "GET", Pattern: "/ca.pem", Public: true, Handler: http.HandlerFunc(a.tls.serveCA)},
 		door.Route{Method: "GET", Pattern: "/metrics", Action: "monitor.read", Resource: installation, Handler: a.meters.handler()},
 		door.Route{Method: "GET", Pattern: api.Base + "/openapi.json", Public: true, Handler: serveSpec},
 		door.Route{Method: "GET", Pattern: "/", Public: true, Handler: ui.Handler()},
@@ -191,8 +197,18 @@ func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 }
 
 // Start recovers what was under way, delivers events and listens.
-func (a *App) Start(ctx context.Context) error {
+func (a *App) Start(ctx context.Context) (err error) {
 	ctx = who.AsSystem(ctx, "app")
+	// First, because what is taken up again may ask where the server answers. Callers wait until Serve.
+	if err := a.listen(); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			a.listener.Close()
+			a.inner.Close()
+		}
+	}()
 	if err := a.flow.Launch(ctx); err != nil {
 		return err
 	}
@@ -202,16 +218,18 @@ func (a *App) Start(ctx context.Context) error {
 	if err := a.hooks.Start(ctx); err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", a.cfg.Listen)
-	if err != nil {
-		return fault.Wrap(err, fault.Unavailable, "The address "+a.cfg.Listen+" cannot be listened on.", "Another program uses it, perhaps another falaj: give --listen 127.0.0.1:PORT.")
-	}
-	a.listener = l
 	if err := a.begin(ctx); err != nil {
-		l.Close()
 		return err
 	}
 	a.http = &http.Server{Handler: a.door, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)}
+	a.serve(a.listener)
+	if a.inner != a.listener {
+		a.serve(a.inner)
+	}
+	return nil
+}
+
+func (a *App) serve(l net.Listener) {
 	go func() {
 		err := a.http.Serve(l)
 		if errors.Is(err, http.ErrServerClosed) {
@@ -219,11 +237,7 @@ func (a *App) Start(ctx context.Context) error {
 		}
 		a.served <- err
 	}()
-	return nil
 }
-
-// URL is where the server answers.
-func (a *App) URL() string { return "http://" + a.listener.Addr().String() }
 
 // SetupLink is the one-use link of a first start, or "".
 func (a *App) SetupLink(ctx context.Context) (string, error) {
@@ -266,7 +280,7 @@ func (a *App) deps() api.Deps {
 	st := a.stages
 	return api.Deps{Store: a.store, Access: a.access, Audit: audit.New(a.store, blobCheck{a.blobs}), Blobs: a.blobs, Delivery: st.delivery, Pipelines: st.pipelines, Monitoring: st.monitoring,
 		Registry: st.registry, Tracking: st.tracking, Data: st.data, Features: st.features, Lineage: st.lineage, Serving: st.serving,
-		Relay: a.relay, Webhooks: a.hooks, Log: a.log, Version: Version, Open: a.cfg.Open}
+		Relay: a.relay, Webhooks: a.hooks, Log: a.log, Version: Version, Open: a.cfg.Open, Secure: a.tls.on()}
 }
 
 // blobCheck lets the audit read every stored byte.

@@ -3,10 +3,10 @@
 package app
 
 import (
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -21,8 +21,11 @@ type Config struct {
 	Data string `yaml:"data"`
 	// Keys is the folder of the keyset, 0700. Default DATA/keys; put it on another volume in production.
 	Keys string `yaml:"keys"`
-	// Listen is the HTTP address. Anything but loopback needs TLS, which this version does not have.
+	// Listen is the HTTP address. Anything but loopback needs TLS.
 	Listen string `yaml:"listen"`
+	// TLS is off (the default, on loopback only), auto (a certificate by falaj's own CA, see `falaj ca`), or CERT.pem,KEY.pem:
+	// two files that are read again when they change.
+	TLS string `yaml:"tls"`
 	// Region is where this installation stands (ISO 3166 or your own word); projects' residency is checked against it.
 	Region string `yaml:"region"`
 	// Postgres is the address of a PostgreSQL database; empty: SQLite in the data directory.
@@ -93,12 +96,68 @@ func (c Config) Complete() (Config, error) {
 	if err != nil {
 		return c, fault.New(fault.Invalid, "'"+c.Listen+"' is not an address.", "Use HOST:PORT, for example "+DefaultListen+".").At("listen")
 	}
-	ip := net.ParseIP(host)
-	if host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return c, fault.New(fault.Invalid, fmt.Sprintf("'%s' is not loopback, and this version has no TLS.", c.Listen), "Listen on 127.0.0.1 or [::1]; put a TLS proxy on the same machine in front, and name it with --host.").At("listen")
+	if err := c.secure(host); err != nil {
+		return c, err
 	}
 	if strings.ContainsAny(c.Region, " \t\n") {
 		return c, fault.New(fault.Invalid, "A region is one word.", "").At("region")
 	}
 	return c, nil
+}
+
+// The words of Config.TLS; anything else names two files.
+const (
+	tlsOff  = "off"
+	tlsAuto = "auto"
+)
+
+// secure settles TLS: nothing but loopback without it, and no open mode beyond loopback.
+func (c *Config) secure(host string) error {
+	switch c.TLS {
+	case "":
+		c.TLS = tlsOff
+	case tlsOff, tlsAuto:
+	default:
+		cert, key, ok := strings.Cut(c.TLS, ",")
+		cert, key = strings.TrimSpace(cert), strings.TrimSpace(key)
+		if !ok || cert == "" || key == "" || strings.Contains(key, ",") {
+			return fault.New(fault.Invalid, "'"+c.TLS+"' is no way to do TLS.", "Give --tls auto, --tls CERT.pem,KEY.pem, or --tls off on loopback.").At("tls")
+		}
+		c.TLS = cert + "," + key
+	}
+	if loopbackHost(host) {
+		return nil
+	}
+	if c.TLS == tlsOff {
+		return fault.New(fault.Invalid, "'"+c.Listen+"' is not loopback, and without TLS everybody on the way could read tokens and data.",
+			"Give --tls auto (a certificate by falaj's own CA) or --tls CERT.pem,KEY.pem, and --host NAME for each name that clients use; or listen on 127.0.0.1.").At("listen")
+	}
+	if c.Open {
+		return fault.New(fault.Invalid, "Open mode asks nobody for a token, and '"+c.Listen+"' is not loopback.", "Leave out --open, or listen on 127.0.0.1.").At("open")
+	}
+	return nil
+}
+
+// files are the certificate and the key of TLS by files.
+func (c Config) files() (cert, key string, ok bool) { return strings.Cut(c.TLS, ",") }
+
+func loopbackHost(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// everywhere says whether an address to listen on stands for all of the machine.
+func everywhere(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
+}
+
+// names are the Host headers accepted beside loopback ones: those given, and the one address that is listened on.
+// A page that resolves its own name to us sends that name, never an address, so the address is safe to accept.
+func (c Config) names() []string {
+	out := slices.Clone(c.Hosts)
+	if host, _, err := net.SplitHostPort(c.Listen); err == nil && !everywhere(host) && !loopbackHost(host) && !slices.Contains(out, host) {
+		out = append(out, host)
+	}
+	return out
 }

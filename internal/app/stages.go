@@ -102,7 +102,7 @@ func (a *App) build(ctx context.Context, keys *seal.Keys) error {
 	st.pipelines = pipeline.New(pipeline.Config{
 		Store: a.store, Flow: a.flow, Blobs: a.blobs, Access: a.access, Data: st.data, Features: st.features, Tracking: st.tracking, Training: st.training, Registry: st.registry,
 		Delivery: func() *delivery.Service { return st.delivery }, Serving: st.serving, Monitoring: st.monitoring, Lineage: st.lineage, Rooms: engine, Region: a.cfg.Region, Runtimes: st.runtimes,
-		Python: a.cfg.Python, Wheelhouse: a.cfg.Wheelhouse, Launcher: launcher, Work: work, URL: a.URL, Importance: gain, Log: a.log,
+		Python: a.cfg.Python, Wheelhouse: a.cfg.Wheelhouse, Launcher: launcher, Work: work, URL: a.jobURL, CA: a.tls.jobCA, Importance: gain, Log: a.log,
 	})
 	st.delivery = delivery.New(a.store, a.flow, st.pipelines, st.pipelines)
 	a.subscribe()

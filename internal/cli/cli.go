@@ -26,6 +26,7 @@ type env struct {
 	json     bool
 	server   string
 	token    string
+	ca       string // file
 	project  string
 	colorful bool
 }
@@ -66,8 +67,9 @@ func (e *env) root() *cobra.Command {
 	f := root.PersistentFlags()
 	f.BoolVar(&e.json, "json", false, "print JSON on stdout")
 	f.StringVar(&e.server, "server", "", "address of the server (default: FALAJ_SERVER, then `falaj login`'s, then http://"+app.DefaultListen+")")
+	f.StringVar(&e.ca, "ca", "", "PEM file of the CA that vouches for an https:// server (default: FALAJ_CA, then `falaj login`'s, then the system's)")
 	f.StringVar(&e.project, "project", "", "project (default: FALAJ_PROJECT, falaj.yaml's, or default)")
-	root.AddCommand(e.serverCmd(), e.loginCmd(), e.doctorCmd(), e.policyCmd(), e.auditCmd(), e.configCmd(), e.demoCmd(),
+	root.AddCommand(e.serverCmd(), e.loginCmd(), e.doctorCmd(), e.policyCmd(), e.auditCmd(), e.configCmd(), e.caCmd(), e.demoCmd(),
 		e.planCmd(), e.applyCmd(), e.runCmd(), e.retrainCmd(), e.statusCmd(), e.whyCmd(), e.logsCmd(), e.userCmd(), e.webhookCmd(), e.roleCmd(), e.tokenCmd(), e.runtimeCmd(),
 		e.promoteCmd(), e.approveCmd(), e.rejectCmd(), e.rollbackCmd())
 	return root

@@ -25,6 +25,7 @@ type client struct {
 	base  string
 	token string
 	http  *http.Client
+	wrong error // why nothing may be sent at all
 }
 
 // credentials is what `falaj login` keeps, 0600.
@@ -32,6 +33,7 @@ type credentials struct {
 	Server string `json:"server"`
 	Token  string `json:"token"`
 	User   string `json:"user"`
+	CA     string `json:"ca,omitempty"` // the certificate that vouches for the server, in PEM; empty: the system's
 }
 
 func credentialsFile() (string, error) {
@@ -82,7 +84,8 @@ func (e *env) client() *client {
 	if token == "" && (saved.Server == server || saved.Server == "") {
 		token = saved.Token
 	}
-	return newClient(server, token)
+	ca, err := e.authority(server)
+	return newClient(server, token).trusting(ca, err)
 }
 
 func newClient(server, token string) *client {
@@ -112,6 +115,9 @@ func (c *client) call(ctx context.Context, method, path string, in, out any) err
 }
 
 func (c *client) send(ctx context.Context, method, path, contentType string, body io.Reader, out any) error {
+	if c.wrong != nil {
+		return c.wrong
+	}
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
 		return fault.Wrap(err, fault.Invalid, "'"+c.base+"' is not an address of a server.", "Use --server http://HOST:PORT.")
@@ -128,6 +134,9 @@ func (c *client) send(ctx context.Context, method, path, contentType string, bod
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= 400 {
+		if resp.Proto == "HTTP/1.0" && resp.StatusCode == http.StatusBadRequest && strings.HasPrefix(c.base, "http://") { // so answers a TLS port in clear
+			return fault.New(fault.Invalid, "The server at "+c.base+" speaks TLS only.", "Name it https://"+strings.TrimPrefix(c.base, "http://")+" by --server or FALAJ_SERVER, with its certificate: --ca FILE.")
+		}
 		return problemOf(resp)
 	}
 	if out == nil || resp.StatusCode == http.StatusNoContent {
@@ -144,6 +153,9 @@ func (c *client) send(ctx context.Context, method, path, contentType string, bod
 func (c *client) unreachable(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return err
+	}
+	if f := c.distrust(err); f != nil {
+		return f
 	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {

@@ -173,7 +173,7 @@ func (d *play) people(ctx context.Context) error {
 		}
 	}
 	if d.cast.Admin.Token == "" {
-		t, err := passwordToken(ctx, d.base, "admin", d.cast.Admin.Password, "falaj demo")
+		t, err := passwordToken(ctx, newClient(d.base, ""), "admin", d.cast.Admin.Password, "falaj demo")
 		if err != nil {
 			return fault.Wrap(err, fault.Denied, "The server of this data directory does not know the demo's admin.", "Give the demo a folder of its own: --data DIR")
 		}
@@ -200,7 +200,7 @@ func (d *play) people(ctx context.Context) error {
 		if err := admin.call(ctx, "POST", "/bindings", map[string]string{"project": demoProject, "role": p.role, "principal": "user:" + p.name}, nil); err != nil {
 			return err
 		}
-		t, err := passwordToken(ctx, d.base, p.name, p.of.Password, "falaj demo")
+		t, err := passwordToken(ctx, newClient(d.base, ""), p.name, p.of.Password, "falaj demo")
 		if err != nil {
 			return err
 		}

@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"context"
-	"net/http"
 	"net/http/cookiejar"
 	"os"
 	"strings"
@@ -46,11 +45,12 @@ func (e *env) loginCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			token, err := passwordToken(cmd.Context(), server, user, words[0], "falaj login")
+			ca, err := e.authority(server)
+			token, err := passwordToken(cmd.Context(), newClient(server, "").trusting(ca, err), user, words[0], "falaj login")
 			if err != nil {
 				return err
 			}
-			path, err := saveCredentials(credentials{Server: server, Token: token.Secret, User: user})
+			path, err := saveCredentials(credentials{Server: server, Token: token.Secret, User: user, CA: ca})
 			if err != nil {
 				return err
 			}
@@ -101,14 +101,13 @@ func (e *env) ask(user *string, prompts ...string) (passwords []string, err erro
 }
 
 // passwordToken signs in and makes a token; the session is dropped again.
-func passwordToken(ctx context.Context, server, user, password, name string) (api.NewToken, error) {
+func passwordToken(ctx context.Context, c *client, user, password, name string) (api.NewToken, error) {
 	var t api.NewToken
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		return t, err
 	}
-	c := newClient(server, "")
-	c.http = &http.Client{Jar: jar}
+	c.http.Jar = jar
 	if err := c.call(ctx, "POST", "/login", map[string]string{"user": user, "password": password}, nil); err != nil {
 		return t, err
 	}

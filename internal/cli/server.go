@@ -37,10 +37,11 @@ func (e *env) serverCmd() *cobra.Command {
 	f.StringVar(&flags.Data, "data", "", "data directory")
 	f.StringVar(&flags.Keys, "keys", "", "folder of the keyset")
 	f.StringVar(&flags.Listen, "listen", "", "HTTP address (default "+app.DefaultListen+")")
+	f.StringVar(&flags.TLS, "tls", "", "auto, CERT.pem,KEY.pem, or off (default; loopback only)")
 	f.StringVar(&flags.Region, "region", "", "region of this installation (default ae)")
 	f.StringVar(&flags.Postgres, "postgres", "", "PostgreSQL address instead of SQLite")
 	f.BoolVar(&flags.Open, "open", false, "no token is asked for on loopback (never approves)")
-	f.StringSliceVar(&flags.Hosts, "host", nil, "name accepted in the Host header")
+	f.StringSliceVar(&flags.Hosts, "host", nil, "name that clients use for this server: accepted in the Host header, and in the certificate of --tls auto")
 	f.StringVar(&flags.LogLevel, "log-level", "", "debug, info, warn or error")
 	f.StringVar(&flags.Python, "python", "", "Python interpreter for runtimes")
 	f.StringVar(&flags.Wheelhouse, "wheelhouse", "", "folder of wheels, for sites without a package registry")
@@ -59,7 +60,7 @@ func settle(file string, flags app.Config, changed func(string) bool) (app.Confi
 		}
 	}
 	texts := map[string][2]*string{
-		"data": {&cfg.Data, &flags.Data}, "keys": {&cfg.Keys, &flags.Keys}, "listen": {&cfg.Listen, &flags.Listen}, "region": {&cfg.Region, &flags.Region},
+		"data": {&cfg.Data, &flags.Data}, "keys": {&cfg.Keys, &flags.Keys}, "listen": {&cfg.Listen, &flags.Listen}, "tls": {&cfg.TLS, &flags.TLS}, "region": {&cfg.Region, &flags.Region},
 		"postgres": {&cfg.Postgres, &flags.Postgres}, "log-level": {&cfg.LogLevel, &flags.LogLevel}, "python": {&cfg.Python, &flags.Python},
 		"wheelhouse": {&cfg.Wheelhouse, &flags.Wheelhouse}, "default-artifact-root": {&cfg.ArtifactRoot, &flags.ArtifactRoot},
 	}
@@ -129,6 +130,9 @@ func (e *env) serve(ctx context.Context, cfg app.Config) error {
 		return withStop(a, err)
 	}
 	e.say("falaj %s serves %s", app.Version, a.URL())
+	if file := a.CA(); file != "" {
+		e.say("Its certificate is by its own CA. Clients need %s: falaj login --ca FILE", file)
+	}
 	if cfg.Open {
 		e.say("%s", e.paint(yellow, "OPEN MODE: everybody on this machine may read and change everything except approve. Never use it on a shared machine."))
 	} else if link != "" {

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -93,11 +95,13 @@ func freePort(t *testing.T) int {
 
 // server is a child process of the real binary and its data directory.
 type server struct {
-	t     *testing.T
-	bin   string
-	data  string
-	url   string
-	flags []string
+	t      *testing.T
+	bin    string
+	data   string
+	url    string
+	listen string
+	ca     string // file of the CA that vouches for an https url
+	flags  []string
 
 	mu     sync.Mutex // guards what follows
 	cmd    *exec.Cmd
@@ -126,6 +130,14 @@ func (l *lines) String() string {
 // newServer makes a server on data ("": a fresh folder) and starts it.
 func newServer(t *testing.T, data string, flags ...string) *server {
 	t.Helper()
+	s := prepare(t, data, flags...)
+	s.start()
+	return s
+}
+
+// prepare makes a server that is not started yet.
+func prepare(t *testing.T, data string, flags ...string) *server {
+	t.Helper()
 	bin, err := binary()
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +155,8 @@ func newServer(t *testing.T, data string, flags ...string) *server {
 	if err := os.Symlink(rts, filepath.Join(data, "runtimes")); err != nil {
 		t.Fatal(err)
 	}
-	s := &server{t: t, bin: bin, data: data, flags: flags, out: &lines{}, url: fmt.Sprintf("http://127.0.0.1:%d", freePort(t))}
+	listen := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	s := &server{t: t, bin: bin, data: data, flags: flags, out: &lines{}, listen: listen, url: "http://" + listen}
 	t.Cleanup(func() {
 		s.kill()
 		if t.Failed() {
@@ -151,7 +164,6 @@ func newServer(t *testing.T, data string, flags ...string) *server {
 			t.Logf("the server said:\n%s", text[max(0, len(text)-6000):])
 		}
 	})
-	s.start()
 	return s
 }
 
@@ -175,7 +187,7 @@ func (s *server) start() {
 
 func (s *server) begin() {
 	s.t.Helper()
-	args := append([]string{"server", "--data", s.data, "--listen", strings.TrimPrefix(s.url, "http://"), "--webhook-network", "127.0.0.0/8"}, s.flags...)
+	args := append([]string{"server", "--data", s.data, "--listen", s.listen, "--webhook-network", "127.0.0.0/8"}, s.flags...)
 	cmd := exec.Command(s.bin, args...)
 	cmd.Env = environ()
 	cmd.Stdout, cmd.Stderr = s.out, s.out
@@ -200,13 +212,26 @@ func (s *server) ready() {
 			s.t.Fatalf("the server ended instead of getting ready:\n%s", s.out)
 		default:
 		}
-		resp, err := http.Get(s.url + "/readyz")
+		resp, err := s.client().Get(s.url + "/readyz")
 		if err != nil {
 			return false
 		}
 		defer resp.Body.Close()
 		return resp.StatusCode == 200
 	})
+}
+
+// client of the tests: it follows no redirects, and trusts s.ca alone where there is TLS.
+func (s *server) client() *http.Client {
+	c := &http.Client{Timeout: 2 * time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	if strings.HasPrefix(s.url, "https://") {
+		pool := x509.NewCertPool()
+		if b, err := os.ReadFile(s.ca); err == nil { // not there before the first start
+			pool.AppendCertsFromPEM(b)
+		}
+		c.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}
+	}
+	return c
 }
 
 // kill is kill -9 of the server, and of nothing else.

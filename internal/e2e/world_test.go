@@ -44,9 +44,15 @@ type person struct {
 // newWorld starts a server, creates its people the way a user does and lays out the tiny project.
 func newWorld(t *testing.T, flags ...string) *world {
 	t.Helper()
-	w := &world{server: newServer(t, "", flags...), dir: filepath.Join(t.TempDir(), "tiny")}
+	return inhabit(newServer(t, "", flags...))
+}
+
+// inhabit gives a running server its people and its project.
+func inhabit(s *server) *world {
+	s.t.Helper()
+	w := &world{server: s, dir: filepath.Join(s.t.TempDir(), "tiny")}
 	w.people()
-	layProject(t, w.dir)
+	layProject(s.t, w.dir)
 	return w
 }
 
@@ -72,7 +78,11 @@ func (w *world) people() {
 func (w *world) login(name string) person {
 	w.t.Helper()
 	p := person{w: w, name: name, config: filepath.Join(w.t.TempDir(), name)}
-	if r := w.command(w.t.TempDir(), p.config, password+"\n", "login", "--user", name); r.code != 0 {
+	args := []string{"login", "--user", name}
+	if w.ca != "" {
+		args = append(args, "--ca", w.ca) // the commands after it find it in the credentials
+	}
+	if r := w.command(w.t.TempDir(), p.config, password+"\n", args...); r.code != 0 {
 		w.t.Fatalf("falaj login as %s: exit %d: %s", name, r.code, r.err)
 	}
 	b, err := os.ReadFile(filepath.Join(p.config, "falaj", "credentials.json"))
@@ -136,8 +146,7 @@ func (s *server) request(token, method, path string, body []byte, headers ...str
 		}
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	client := http.Client{Timeout: 2 * time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	resp, err := client.Do(req)
+	resp, err := s.client().Do(req)
 	if err != nil {
 		a.err = err
 		return a
@@ -385,7 +394,7 @@ func (w *world) infer(token, environment, id string, at time.Time) answer {
 // in is the same world whose checks speak to a subtest.
 func (w *world) in(t *testing.T) *world {
 	v := *w
-	v.server = &server{t: t, bin: w.bin, data: w.data, url: w.url, flags: w.flags, out: w.out}
+	v.server = &server{t: t, bin: w.bin, data: w.data, url: w.url, listen: w.listen, ca: w.ca, flags: w.flags, out: w.out}
 	for _, p := range []*person{&v.amal, &v.badr, &v.vera} {
 		p.w = &v
 	}

@@ -47,9 +47,10 @@ type Config struct {
 	Runtimes   *training.Runtimes
 	Python     string
 	Wheelhouse string
-	Launcher   training.Launcher // runs the project's own tests
-	Work       string            // folder for code and outputs of running steps, emptied at start
-	URL        func() string
+	Launcher   training.Launcher                                 // runs the project's own tests
+	Work       string                                            // folder for code and outputs of running steps, emptied at start
+	URL        func() string                                     // where jobs find the server
+	CA         string                                            // file of the certificate that vouches for URL; "" without TLS
 	Importance func(model io.Reader) (map[string]float64, error) // gain by feature; nil for a format it does not know
 	Log        *slog.Logger
 }

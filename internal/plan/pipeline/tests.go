@@ -130,6 +130,9 @@ func (u *suite) job(ctx context.Context, name string, argv []string, env, secret
 	}
 	j.Env["PYTHONPATH"] = j.Code
 	j.Env["PYTHONDONTWRITEBYTECODE"] = "1"
+	if len(connect) > 0 {
+		j.Inputs = u.s.trust(j.Env)
+	}
 	if name == "unit" {
 		j.Env["PYTEST_ADDOPTS"] = "--junitxml=" + filepath.Join(j.Outputs, "junit.xml")
 	}

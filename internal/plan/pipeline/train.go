@@ -196,10 +196,11 @@ func (x *execution) fit(ctx context.Context, name string, m plan.Model, set feat
 	if err != nil {
 		return fitted{}, err
 	}
+	env := map[string]string{"FALAJ_TRAINING_SET": set2, "MLFLOW_TRACKING_URI": x.s.URL(), "MLFLOW_EXPERIMENT_NAME": name, "MLFLOW_RUN_ID": runID,
+		"GIT_PYTHON_REFRESH": "quiet", "NO_PROXY": "127.0.0.1,localhost"}
+	inputs := append([]string{set2}, x.s.trust(env)...)
 	var last atomic.Pointer[string] // what the script said last
-	t, err := x.s.Training.Launch(ctx, training.Request{Project: x.run.Project, Run: runID, Argv: argv, Params: params, Dir: work, Commit: x.bundle.Commit, Dirty: x.bundle.Dirty, Runtime: rt, Data: pinsOf(set), Inputs: []string{set2},
-		Env: map[string]string{"FALAJ_TRAINING_SET": set2, "MLFLOW_TRACKING_URI": x.s.URL(), "MLFLOW_EXPERIMENT_NAME": name, "MLFLOW_RUN_ID": runID,
-			"GIT_PYTHON_REFRESH": "quiet", "NO_PROXY": "127.0.0.1,localhost"},
+	t, err := x.s.Training.Launch(ctx, training.Request{Project: x.run.Project, Run: runID, Argv: argv, Params: params, Dir: work, Commit: x.bundle.Commit, Dirty: x.bundle.Dirty, Runtime: rt, Data: pinsOf(set), Inputs: inputs, Env: env,
 		Secrets: map[string]string{"MLFLOW_TRACKING_TOKEN": token}, Limits: limits, Connect: []uint16{uint16(port)}, Log: func(l training.Line) {
 			log(l.Text)
 			if text := strings.TrimSpace(l.Text); text != "" && l.Stream != "falaj" {
@@ -226,6 +227,18 @@ func (x *execution) fit(ctx context.Context, name string, m plan.Model, set feat
 		return fitted{Run: runID, Version: version, Runtime: rt.Digest, Code: t.Code}, nil
 	}
 	return fitted{}, fault.New(fault.Refused, "The training command ended well, but it registered no model named '"+name+"'.", "In the script: mlflow.<flavor>.log_model(..., registered_model_name=\""+name+"\").")
+}
+
+// trust lets a job believe the server's certificate, in the words of mlflow, of requests and of OpenSSL, and names the
+// file that it must be able to read. The job reaches nothing else by TLS, so it needs no other authority.
+func (s *Service) trust(env map[string]string) (inputs []string) {
+	if s.CA == "" {
+		return nil
+	}
+	for _, name := range []string{"MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"} {
+		env[name] = s.CA
+	}
+	return []string{s.CA}
 }
 
 func value(f *fitted) fitted {
