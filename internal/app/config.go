@@ -34,6 +34,9 @@ type Config struct {
 	Open bool `yaml:"open"`
 	// Hosts are names accepted in the Host header beside loopback ones.
 	Hosts []string `yaml:"hosts"`
+	// Scratch is the folder for decrypted working files. Default: in memory, under /dev/shm. Give a folder on an encrypted
+	// volume where the work is larger than memory: you vouch for the volume.
+	Scratch string `yaml:"scratch"`
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `yaml:"log_level"`
 	// Python is what runtimes are made with: a version such as 3.11, or a path. Default: the machine's python3.
@@ -80,6 +83,11 @@ func (c Config) Complete() (Config, error) {
 		return c, err
 	}
 	c.Data = abs
+	if c.Scratch != "" {
+		if c.Scratch, err = filepath.Abs(c.Scratch); err != nil {
+			return c, err
+		}
+	}
 	if c.Keys == "" {
 		c.Keys = filepath.Join(c.Data, "keys")
 	}

@@ -44,7 +44,7 @@ func claim(dir string) (*os.File, error) {
 			return nil, fault.New(fault.Conflict, "The data directory has format "+strings.TrimSpace(string(b))+", this falaj knows "+strconv.Itoa(formatVersion)+".", "Start the falaj that wrote it.")
 		}
 	}
-	for _, sub := range []string{"blobs", "cache", "runtimes", "run", "snapshots"} {
+	for _, sub := range []string{"blobs", "runtimes", "run", "snapshots"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			f.Close()
 			return nil, err

@@ -48,7 +48,12 @@ func (a *App) build(ctx context.Context, keys *seal.Keys) error {
 	st := &a.stages
 	st.lineage = lineage.New(a.store)
 	// The year of flights fits into 384 MiB; beyond it a job spills into its scratch, and server and job together stay below 1 GiB.
-	engine, err := duckdb.New(duckdb.Config{Scratch: in("cache/duckdb"), MemoryLimit: 384 << 20})
+	decrypted, err := scratch(a.cfg)
+	if err != nil {
+		return err
+	}
+	a.onClose(func() error { return wipe(decrypted) })
+	engine, err := duckdb.New(duckdb.Config{Scratch: filepath.Join(decrypted, "data"), MemoryLimit: 384 << 20})
 	if err != nil {
 		return err
 	}
@@ -75,7 +80,7 @@ func (a *App) build(ctx context.Context, keys *seal.Keys) error {
 		return err
 	}
 	a.onClose(launcher.Close)
-	if st.training, err = training.New(a.store, a.blobs, launcher, in("run/training")); err != nil {
+	if st.training, err = training.New(a.store, a.blobs, launcher, filepath.Join(decrypted, "training")); err != nil {
 		return err
 	}
 	if st.runtimes, err = training.NewRuntimes(in("runtimes")); err != nil {
@@ -86,7 +91,7 @@ func (a *App) build(ctx context.Context, keys *seal.Keys) error {
 		return err
 	}
 	a.onClose(st.monitoring.Close)
-	workers := in("run/workers")
+	workers := filepath.Join(decrypted, "workers")
 	if err := fresh(workers); err != nil {
 		return err
 	}
@@ -95,7 +100,7 @@ func (a *App) build(ctx context.Context, keys *seal.Keys) error {
 		"pyfunc":   {python.Loader{Python: a.interpreter, Dir: workers, Log: a.log}},
 	}})
 	a.onClose(st.serving.Close)
-	work := in("run/pipelines")
+	work := filepath.Join(decrypted, "pipelines")
 	if err := fresh(work); err != nil {
 		return err
 	}

@@ -42,6 +42,7 @@ func (e *env) serverCmd() *cobra.Command {
 	f.StringVar(&flags.Postgres, "postgres", "", "PostgreSQL address instead of SQLite")
 	f.BoolVar(&flags.Open, "open", false, "no token is asked for on loopback (never approves)")
 	f.StringSliceVar(&flags.Hosts, "host", nil, "name that clients use for this server: accepted in the Host header, and in the certificate of --tls auto")
+	f.StringVar(&flags.Scratch, "scratch", "", "folder on an encrypted volume for decrypted working files (default: in memory, /dev/shm)")
 	f.StringVar(&flags.LogLevel, "log-level", "", "debug, info, warn or error")
 	f.StringVar(&flags.Python, "python", "", "Python interpreter for runtimes")
 	f.StringVar(&flags.Wheelhouse, "wheelhouse", "", "folder of wheels, for sites without a package registry")
@@ -61,7 +62,7 @@ func settle(file string, flags app.Config, changed func(string) bool) (app.Confi
 	}
 	texts := map[string][2]*string{
 		"data": {&cfg.Data, &flags.Data}, "keys": {&cfg.Keys, &flags.Keys}, "listen": {&cfg.Listen, &flags.Listen}, "tls": {&cfg.TLS, &flags.TLS}, "region": {&cfg.Region, &flags.Region},
-		"postgres": {&cfg.Postgres, &flags.Postgres}, "log-level": {&cfg.LogLevel, &flags.LogLevel}, "python": {&cfg.Python, &flags.Python},
+		"postgres": {&cfg.Postgres, &flags.Postgres}, "scratch": {&cfg.Scratch, &flags.Scratch}, "log-level": {&cfg.LogLevel, &flags.LogLevel}, "python": {&cfg.Python, &flags.Python},
 		"wheelhouse": {&cfg.Wheelhouse, &flags.Wheelhouse}, "default-artifact-root": {&cfg.ArtifactRoot, &flags.ArtifactRoot},
 	}
 	for name, p := range texts {

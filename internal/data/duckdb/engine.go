@@ -5,8 +5,6 @@ package duckdb
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -21,10 +19,9 @@ import (
 type Config struct {
 	// Command starts a worker: it must end in worker.Main. Default: this executable with the arguments `worker duckdb`.
 	Command []string
-	// Scratch is a folder for decrypted files, used where memory does not reach. It must not be shared with another engine.
+	// Scratch is a folder for decrypted files and spill: in a memory file system, or on an encrypted volume. It must not be
+	// shared with another engine.
 	Scratch string
-	// Memory is the folder of the tmpfs to prefer; default /dev/shm when it is there, "-" for none.
-	Memory string
 	// MemoryLimit is what DuckDB may take in one job, in bytes; beyond it spills into the scratch. Default 512 MiB.
 	MemoryLimit int64
 	// Threads of one job; default the number of CPUs, at most 4.
@@ -41,12 +38,12 @@ type Config struct {
 // Engine starts one child per job. It is safe for concurrent use.
 type Engine struct {
 	cfg    Config
-	roots  roots
+	root   string
 	tables chan struct{} // a place for each job that makes tables
 	looks  chan struct{} // and for each that only looks
 }
 
-// New makes the scratch folders, wipes what an earlier process left in them, and starts nothing yet.
+// New makes the scratch folder, wipes what an earlier process left in it, and starts nothing yet.
 func New(cfg Config) (*Engine, error) {
 	if len(cfg.Command) == 0 {
 		self, err := os.Executable()
@@ -62,37 +59,24 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fault.Wrap(err, fault.Internal, "The scratch folder has no absolute path.", "")
 	}
-	cfg.Memory = cmp.Or(cfg.Memory, "/dev/shm")
 	cfg.MemoryLimit = cmp.Or(cfg.MemoryLimit, 512<<20)
 	cfg.Threads = cmp.Or(cfg.Threads, min(runtime.NumCPU(), 4))
 	cfg.Parallel = cmp.Or(cfg.Parallel, max(1, runtime.NumCPU()/4))
 	cfg.Timeout = cmp.Or(cfg.Timeout, 10*time.Minute)
 	cfg.FileBytes = cmp.Or(cfg.FileBytes, 16<<30)
-	inMemory := ""
-	if st, err := os.Stat(cfg.Memory); err == nil && st.IsDir() {
-		sum := sha256.Sum256([]byte(scratch)) // one folder per installation, the same after a restart
-		inMemory = filepath.Join(cfg.Memory, "falaj-"+hex.EncodeToString(sum[:8]))
-	}
-	rs, err := openRoots(inMemory, scratch)
-	if err != nil {
+	if err := openRoot(scratch); err != nil {
 		return nil, err
 	}
-	return &Engine{cfg: cfg, roots: rs, tables: make(chan struct{}, cfg.Parallel), looks: make(chan struct{}, 2)}, nil
+	return &Engine{cfg: cfg, root: scratch, tables: make(chan struct{}, cfg.Parallel), looks: make(chan struct{}, 2)}, nil
 }
 
-// Close wipes the scratch folders. Jobs must have ended.
+// Close wipes the scratch folder. Jobs must have ended.
 func (e *Engine) Close() error {
-	var first error
-	for _, root := range e.roots {
-		if err := os.RemoveAll(root); err != nil && first == nil {
-			first = err
-		}
-	}
-	return first
+	return os.RemoveAll(e.root)
 }
 
 // Room implements data.Engine.
-func (e *Engine) Room(need int64) (*data.Room, error) { return e.roots.room(need) }
+func (e *Engine) Room(need int64) (*data.Room, error) { return room(e.root, need) }
 
 // Ingest implements data.Engine.
 func (e *Engine) Ingest(ctx context.Context, job data.IngestJob) (*data.IngestResult, error) {
