@@ -102,6 +102,7 @@ type server struct {
 	listen string
 	ca     string // file of the CA that vouches for an https url
 	flags  []string
+	env    []string // beside environ's
 
 	mu     sync.Mutex // guards what follows
 	cmd    *exec.Cmd
@@ -189,7 +190,7 @@ func (s *server) begin() {
 	s.t.Helper()
 	args := append([]string{"server", "--data", s.data, "--listen", s.listen, "--webhook-network", "127.0.0.0/8"}, s.flags...)
 	cmd := exec.Command(s.bin, args...)
-	cmd.Env = environ()
+	cmd.Env = environ(s.env...)
 	cmd.Stdout, cmd.Stderr = s.out, s.out
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)

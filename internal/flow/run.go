@@ -152,10 +152,10 @@ func (c *Run) try(ctx context.Context, name, key string, fn func(context.Context
 			return raw, n, nil
 		}
 		if ctx.Err() != nil || n > o.retries || !o.retryErr(err) {
-			c.log.Info("step failed", "step", name, "tries", n, "error", err)
+			c.log.Info("step failed", "step", name, "tries", n, "kind", fault.KindOf(err)) // its words may quote data; the run keeps them
 			return nil, n, err
 		}
-		c.log.Info("step failed, trying again", "step", name, "try", n, "wait", wait, "error", err)
+		c.log.Info("step failed, trying again", "step", name, "try", n, "wait", wait, "kind", fault.KindOf(err))
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
