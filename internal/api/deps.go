@@ -38,6 +38,8 @@ type Deps struct {
 	Webhooks   *flow.Webhooks
 	Log        *slog.Logger
 	Version    string
+	Region     string  // of this installation
+	Stores     []Store // where it keeps bytes
 	Open       bool
 	Secure     bool // served by TLS: browsers send the session's cookie by TLS only
 }

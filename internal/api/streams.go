@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -16,8 +17,34 @@ func (a *API) streams() {
 	a.routes = append(a.routes,
 		door.Route{Method: "GET", Pattern: Base + "/projects/{p}/events", Action: "event.read", Handler: http.HandlerFunc(a.events)},
 		door.Route{Method: "PUT", Pattern: Base + "/projects/{p}/blobs/{digest}", Action: "source.upload", MaxBody: -1, Handler: http.HandlerFunc(a.putBlob)},
+		door.Route{Method: "POST", Pattern: Base + "/projects/{p}/datasets/{d}/versions/{n}/export", Action: "dataset.read", Handler: http.HandlerFunc(a.export)},
 		door.Route{Method: "HEAD", Pattern: Base + "/projects/{p}/blobs/{digest}", Action: "source.upload", Handler: http.HandlerFunc(a.headBlob)},
 	)
+}
+
+// export streams a version as Parquet to a place in ?region=. The stage asks whether it may leave; what it is stands in the
+// header Falaj-Export, as JSON.
+func (a *API) export(w http.ResponseWriter, r *http.Request) {
+	n, err := strconv.ParseInt(r.PathValue("n"), 10, 64)
+	if err != nil {
+		door.Problem(w, r, fault.New(fault.Invalid, "'"+r.PathValue("n")+"' is not the number of a version.", "0 is the latest.").At("n"))
+		return
+	}
+	e, err := a.Data.Export(r.Context(), r.PathValue("p"), r.PathValue("d"), n, r.URL.Query().Get("region"))
+	if err != nil {
+		door.Problem(w, r, fault.From(err))
+		return
+	}
+	defer e.Close()
+	about, err := json.Marshal(e)
+	if err != nil {
+		door.Problem(w, r, fault.From(err))
+		return
+	}
+	w.Header().Set("Content-Type", "application/vnd.apache.parquet")
+	w.Header().Set("Content-Length", strconv.FormatInt(e.Bytes, 10))
+	w.Header().Set("Falaj-Export", string(about))
+	_, _ = io.Copy(w, e) // the caller sees a short body
 }
 
 // events sends the project's CloudEvents as they are committed; ?after= or Last-Event-ID resumes.

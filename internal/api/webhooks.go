@@ -12,6 +12,7 @@ import (
 type Webhook struct {
 	ID        string   `json:"id"`
 	URL       string   `json:"url"`
+	Region    string   `json:"region"`
 	Types     []string `json:"types"`
 	CreatedAt int64    `json:"created_at"`
 	Actor     ActorRef `json:"actor"`
@@ -26,8 +27,9 @@ type NewWebhook struct {
 type webhookIn struct {
 	InProject
 	Body struct {
-		URL   string   `json:"url" maxLength:"2000"`
-		Types []string `json:"types,omitempty" doc:"event types or prefixes such as change.*; none: all"`
+		URL    string   `json:"url" maxLength:"2000"`
+		Region string   `json:"region,omitempty" maxLength:"20" doc:"where the host stands; it must be one of the project's, and none is outside of all"`
+		Types  []string `json:"types,omitempty" doc:"event types or prefixes such as change.*; none: all"`
 	}
 }
 
@@ -48,7 +50,7 @@ func webhookOf(h flow.Webhook) Webhook {
 	if types == nil {
 		types = []string{}
 	}
-	return Webhook{ID: h.ID, URL: h.URL, Types: types, CreatedAt: store.Micros(h.Created), Actor: actorRef(h.Actor)}
+	return Webhook{ID: h.ID, URL: h.URL, Region: h.Region, Types: types, CreatedAt: store.Micros(h.Created), Actor: actorRef(h.Actor)}
 }
 
 func (a *API) listWebhooks(ctx context.Context, in *InProject) (*Out[Page[Webhook]], error) {
@@ -64,7 +66,7 @@ func (a *API) listWebhooks(ctx context.Context, in *InProject) (*Out[Page[Webhoo
 }
 
 func (a *API) createWebhook(ctx context.Context, in *webhookIn) (*Out[NewWebhook], error) {
-	h, secret, err := a.Webhooks.Create(ctx, flow.NewWebhook{Project: in.Project, URL: in.Body.URL, Types: in.Body.Types})
+	h, secret, err := a.Webhooks.Create(ctx, flow.NewWebhook{Project: in.Project, URL: in.Body.URL, Types: in.Body.Types, Region: in.Body.Region})
 	if err != nil {
 		return nil, err
 	}

@@ -73,6 +73,9 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *App, err error) 
 		return nil, err
 	}
 	a.onClose(a.lock.Close)
+	if err := settle(cfg.Data, cfg.Region); err != nil {
+		return nil, err
+	}
 	keys, err := seal.Open(cfg.Keys)
 	if err != nil {
 		return nil, err
@@ -280,7 +283,7 @@ func (a *App) deps() api.Deps {
 	st := a.stages
 	return api.Deps{Store: a.store, Access: a.access, Audit: audit.New(a.store, blobCheck{a.blobs}), Blobs: a.blobs, Delivery: st.delivery, Pipelines: st.pipelines, Monitoring: st.monitoring,
 		Registry: st.registry, Tracking: st.tracking, Data: st.data, Features: st.features, Lineage: st.lineage, Serving: st.serving,
-		Relay: a.relay, Webhooks: a.hooks, Log: a.log, Version: Version, Open: a.cfg.Open, Secure: a.tls.on()}
+		Relay: a.relay, Webhooks: a.hooks, Log: a.log, Version: Version, Region: a.cfg.Region, Stores: a.places(), Open: a.cfg.Open, Secure: a.tls.on()}
 }
 
 // blobCheck lets the audit read every stored byte.

@@ -26,7 +26,7 @@ type Config struct {
 	// TLS is off (the default, on loopback only), auto (a certificate by falaj's own CA, see `falaj ca`), or CERT.pem,KEY.pem:
 	// two files that are read again when they change.
 	TLS string `yaml:"tls"`
-	// Region is where this installation stands (ISO 3166 or your own word); projects' residency is checked against it.
+	// Region is where this installation stands, as a two-letter country code; projects' residency is checked against it. Default ae.
 	Region string `yaml:"region"`
 	// Postgres is the address of a PostgreSQL database; empty: SQLite in the data directory.
 	Postgres string `yaml:"postgres"`
@@ -96,6 +96,9 @@ func (c Config) Complete() (Config, error) {
 	}
 	if c.Region == "" {
 		c.Region = "ae"
+	}
+	if !regionForm.MatchString(c.Region) {
+		return c, fault.New(fault.Invalid, "'"+c.Region+"' is not a region.", "Give the two-letter country code in lower case: --region ae.").At("region")
 	}
 	if c.LogLevel == "" {
 		c.LogLevel = "info"

@@ -143,6 +143,9 @@ func (c *client) send(ctx context.Context, method, path, contentType string, bod
 		_, err := io.Copy(io.Discard, resp.Body)
 		return err
 	}
+	if read, ok := out.(func(*http.Response) error); ok {
+		return read(resp)
+	}
 	if raw, ok := out.(*[]byte); ok {
 		*raw, err = io.ReadAll(resp.Body)
 		return err

@@ -86,9 +86,10 @@ func (e *env) userCmd() *cobra.Command {
 func (e *env) webhookCmd() *cobra.Command {
 	c := &cobra.Command{Use: "webhook", Short: "Where the project's events are delivered"}
 	var types []string
+	var region string
 	add := &cobra.Command{Use: "add URL", Short: "Deliver events, signed; the secret is printed once", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 		var h api.NewWebhook
-		if err := e.client().call(cmd.Context(), "POST", in(e.projectName(), "webhooks"), map[string]any{"url": args[0], "types": types}, &h); err != nil {
+		if err := e.client().call(cmd.Context(), "POST", in(e.projectName(), "webhooks"), map[string]any{"url": args[0], "types": types, "region": region}, &h); err != nil {
 			return err
 		}
 		if e.json {
@@ -98,6 +99,7 @@ func (e *env) webhookCmd() *cobra.Command {
 		_, err := fmt.Fprintln(e.out, h.Secret)
 		return err
 	}}
+	add.Flags().StringVar(&region, "region", "", "where the host stands, such as ae: it must be one of the project's")
 	add.Flags().StringSliceVar(&types, "type", nil, "event type or prefix such as change.* (default: all)")
 	list := &cobra.Command{Use: "list", Short: "List webhooks", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		var p api.Page[api.Webhook]
@@ -109,9 +111,9 @@ func (e *env) webhookCmd() *cobra.Command {
 		}
 		rows := [][]string{}
 		for _, h := range p.Items {
-			rows = append(rows, []string{h.ID, h.URL, kinds(h.Types)})
+			rows = append(rows, []string{h.ID, h.URL, h.Region, kinds(h.Types)})
 		}
-		return e.table([]string{"ID", "URL", "EVENTS"}, rows)
+		return e.table([]string{"ID", "URL", "REGION", "EVENTS"}, rows)
 	}}
 	one := func(verb, method, short, said string, tail ...string) *cobra.Command {
 		return &cobra.Command{Use: verb + " ID", Short: short, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {

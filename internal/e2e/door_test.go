@@ -252,10 +252,10 @@ func webhook(t *testing.T, w *world) {
 	dead := l.Addr().String()
 	l.Close()
 	for _, u := range []string{"http://169.254.169.254/latest", "http://10.0.0.1/", "file:///etc/passwd", "gopher://127.0.0.1/", "nonsense"} {
-		w.problem(w.call(w.amal.token, "POST", project+"/webhooks", map[string]any{"url": u}), 400)
+		w.problem(w.call(w.amal.token, "POST", project+"/webhooks", map[string]any{"url": u, "region": "ae"}), 400)
 	}
 	var hook struct{ ID string }
-	w.must(201, w.call(w.amal.token, "POST", project+"/webhooks", map[string]any{"url": "http://" + dead + "/hook"})).decode(t, &hook)
+	w.must(201, w.call(w.amal.token, "POST", project+"/webhooks", map[string]any{"url": "http://" + dead + "/hook", "region": "ae"})).decode(t, &hook)
 	w.problem(w.call(w.amal.token, "POST", project+"/webhooks/"+hook.ID+"/test", nil), 503, "did not answer")
 	w.amal.ok("rollback", "breaks", "dev")
 	w.clean()
@@ -272,7 +272,7 @@ func webhook(t *testing.T, w *world) {
 	}
 	go func() { _ = srv.Serve(l) }()
 	t.Cleanup(func() { srv.Close() })
-	w.must(201, w.call(w.amal.token, "POST", project+"/webhooks", map[string]any{"url": "http://" + l.Addr().String() + "/hook", "types": []string{"change.*"}})).decode(t, &hook)
+	w.must(201, w.call(w.amal.token, "POST", project+"/webhooks", map[string]any{"url": "http://" + l.Addr().String() + "/hook", "types": []string{"change.*"}, "region": "ae"})).decode(t, &hook)
 	w.amal.ok("promote", "breaks@2", "dev")
 	select {
 	case e := <-got:

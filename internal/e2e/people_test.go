@@ -32,8 +32,8 @@ func TestPeopleAndWebhooksOnTheCommandLine(t *testing.T) {
 	})
 	t.Run("webhook", func(t *testing.T) {
 		v := w.in(t)
-		v.refusal(v.amal.falaj("webhook", "add", "ftp://example.com/hook"), 1, "https")
-		r := v.amal.ok("webhook", "add", "https://example.com/hook", "--type", "change.*")
+		v.refusal(v.amal.falaj("webhook", "add", "ftp://example.com/hook", "--region", "ae"), 1, "https")
+		r := v.amal.ok("webhook", "add", "https://example.com/hook", "--type", "change.*", "--region", "ae")
 		if len(strings.TrimSpace(r.out)) < 40 {
 			t.Errorf("no secret: %q", r.out)
 		}

@@ -44,6 +44,7 @@ type Webhook struct {
 	Project string
 	URL     string
 	Types   []string
+	Region  string // where its host stands
 	Created time.Time
 	Actor   string // who created it
 }
@@ -123,6 +124,7 @@ type NewWebhook struct {
 	URL     string
 	Types   []string
 	Secret  string // at least 16 characters
+	Region  string // where the host stands; one that the project does not allow is refused, and none is outside of all
 }
 
 // Create stores a webhook; it gets the events from now on. The secret in the answer is shown this once.
@@ -135,12 +137,12 @@ func (w *Webhooks) Create(ctx context.Context, req NewWebhook) (Webhook, string,
 		rand.Read(b) // never fails since Go 1.24
 		req.Secret = "whsec_" + base64.RawURLEncoding.EncodeToString(b)
 	}
-	h := Webhook{ID: id.New("whk"), Project: req.Project, URL: req.URL, Types: req.Types, Created: time.Now().UTC().Truncate(time.Microsecond), Actor: who.From(ctx).String()}
+	h := Webhook{ID: id.New("whk"), Project: req.Project, URL: req.URL, Types: req.Types, Region: req.Region, Created: time.Now().UTC().Truncate(time.Microsecond), Actor: who.From(ctx).String()}
 	sealed, err := w.box.Seal([]byte(req.Secret), aad(h.ID))
 	if err != nil {
 		return Webhook{}, "", err
 	}
-	err = w.store.Change(ctx, "webhook.create", hookResource(h.Project, h.ID), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
+	err = w.store.Change(ctx, "webhook.create", h.target(), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
 		if err := insertWebhook(ctx, tx, h, sealed); err != nil {
 			return event.Draft{}, err
 		}
@@ -157,7 +159,13 @@ func hookResource(project, id string) policy.Resource {
 	return policy.Resource{Kind: "webhook", ID: id, Project: project}
 }
 
+// target is the webhook as a place that bytes leave for.
+func (h Webhook) target() policy.Resource { return hookResource(h.Project, h.ID).In(h.Region) }
+
 func aad(id string) []byte { return []byte("webhook/" + id) }
+
+// Host is what may be told of the webhook's URL: path and query often hold a token.
+func (h Webhook) Host() string { return hostOf(h.URL) }
 
 // hostOf is what may be told of a URL: path and query often hold a token.
 func hostOf(raw string) string {
@@ -229,12 +237,14 @@ func (w *Webhooks) Delete(ctx context.Context, project, id string) error {
 // Test sends one event of type webhook.tested now and says why it was not taken. The event is not in the outbox.
 func (w *Webhooks) Test(ctx context.Context, project, hook string) error {
 	var h Webhook
-	err := w.store.Change(ctx, "webhook.test", hookResource(project, hook), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
-		var err error
-		h, _, err = webhook(ctx, tx, project, hook)
-		return event.Draft{}, err
+	err := w.store.View(ctx, func(ctx context.Context, q store.Querier) (err error) {
+		h, _, err = webhook(ctx, q, project, hook)
+		return err
 	})
 	if err != nil {
+		return err
+	}
+	if err := w.store.Change(ctx, "webhook.test", h.target(), func(context.Context, *store.Tx) (event.Draft, error) { return event.Draft{}, nil }); err != nil {
 		return err
 	}
 	source := "/falaj"
@@ -246,6 +256,13 @@ func (w *Webhooks) Test(ctx context.Context, project, hook string) error {
 
 // send makes one signed request. Any answer but 2xx is a failure.
 func (w *Webhooks) send(ctx context.Context, h Webhook, e event.Event) error {
+	// Asked each time: the project's regions may have changed since the webhook was made.
+	if d, err := w.store.Authorize(ctx, "event.read", h.target()); err != nil || !d.Allow {
+		if err == nil {
+			err = store.Denied(ctx, "event.read", h.target(), d)
+		}
+		return err
+	}
 	secret, err := w.secret(ctx, h)
 	if err != nil {
 		return err

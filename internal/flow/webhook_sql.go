@@ -7,12 +7,12 @@ import (
 	"falaj/internal/store"
 )
 
-const webhookColumns = `id, project, url, types, secret, created, actor`
+const webhookColumns = `id, project, url, types, secret, created, actor, region`
 
 func scanWebhook(row interface{ Scan(...any) error }) (h Webhook, sealed []byte, err error) {
 	var types string
 	var created int64
-	if err = row.Scan(&h.ID, &h.Project, &h.URL, &types, &sealed, &created, &h.Actor); err != nil {
+	if err = row.Scan(&h.ID, &h.Project, &h.URL, &types, &sealed, &created, &h.Actor, &h.Region); err != nil {
 		return h, nil, err
 	}
 	h.Created = store.Time(created)
@@ -64,8 +64,8 @@ func insertWebhook(ctx context.Context, tx *store.Tx, h Webhook, sealed []byte) 
 	if err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, `INSERT INTO webhooks (`+webhookColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-		h.ID, h.Project, h.URL, string(types), sealed, store.Micros(h.Created), h.Actor); err != nil {
+	if _, err := tx.Exec(ctx, `INSERT INTO webhooks (`+webhookColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		h.ID, h.Project, h.URL, string(types), sealed, store.Micros(h.Created), h.Actor, h.Region); err != nil {
 		return err
 	}
 	var head int64

@@ -26,7 +26,7 @@ func Vocabulary() map[Capability][]Action {
 			"event.read", "trace.read", "training.read", "policy.read", "webhook.read",
 		},
 		Engineering: {
-			"project.apply", "source.upload", "dataset.define", "dataset.version.create", "dataset.quarantine.create", "dataset.quarantine.release",
+			"project.apply", "source.upload", "dataset.define", "dataset.version.create", "dataset.quarantine.create", "dataset.quarantine.release", "dataset.export",
 			"feature.define", "feature.materialize", "feature.push",
 			"experiment.create", "experiment.update", "experiment.delete", "experiment.restore",
 			"run.create", "run.update", "run.delete", "run.restore", "run.log", "artifact.write", "artifact.delete", "trace.write",

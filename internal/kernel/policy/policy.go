@@ -26,6 +26,22 @@ type Resource struct {
 	Attrs   map[string]string
 }
 
+// Unlabelled is the region of a place that nobody labelled: outside of all.
+const Unlabelled = "unlabelled"
+
+// In gives the resource a region: that of the place where its bytes go or lie.
+func (r Resource) In(region string) Resource {
+	if region == "" {
+		region = Unlabelled
+	}
+	attrs := map[string]string{"region": region}
+	for k, v := range r.Attrs {
+		attrs[k] = v
+	}
+	r.Attrs = attrs
+	return r
+}
+
 // String is Kind::project/id as written in the ledger.
 func (r Resource) String() string {
 	if r.Project == "" {

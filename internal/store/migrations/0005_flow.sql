@@ -21,6 +21,7 @@ CREATE TABLE webhooks (
   types TEXT NOT NULL,
   secret BYTEA NOT NULL,
   created BIGINT NOT NULL,
-  actor TEXT NOT NULL
+  actor TEXT NOT NULL,
+  region TEXT NOT NULL
 );
 CREATE INDEX webhooks_project ON webhooks (project, id);
