@@ -39,4 +39,5 @@ type Deps struct {
 	Log        *slog.Logger
 	Version    string
 	Open       bool
+	SSO        *SSO // nil: people have passwords only
 }
