@@ -83,7 +83,7 @@ func (a *API) startSSO(ctx context.Context, in *ssoBegin) (*elsewhere, error) {
 	if err != nil {
 		return a.turnedAway(ctx, in.caller, err)
 	}
-	return lead(address, in.ticket(ticket, access.SSOTTL)), nil
+	return lead(address, in.ticket(ticket)), nil
 }
 
 func (a *API) endSSO(ctx context.Context, in *ssoEnd) (*elsewhere, error) {
@@ -92,7 +92,7 @@ func (a *API) endSSO(ctx context.Context, in *ssoEnd) (*elsewhere, error) {
 		return a.turnedAway(ctx, in.caller, err)
 	}
 	session := http.Cookie{Name: door.SessionCookie, Value: secret, Path: "/", HttpOnly: true, Secure: in.secure, SameSite: http.SameSiteStrictMode, Expires: time.Now().Add(access.SessionTTL)}
-	return lead("/"+next, in.ticket("", -1), session), nil
+	return lead("/"+next, in.ticket(""), session), nil
 }
 
 // turnedAway leads a person back to the sign-in page with one of a few words: no text of a stranger's address is shown there.
@@ -110,12 +110,16 @@ func (a *API) turnedAway(ctx context.Context, c caller, err error) (*elsewhere, 
 	case fault.Is(err, fault.Unavailable), fault.Is(err, fault.Internal):
 		word = string(access.Unreachable)
 	}
-	return lead("/#/login?sso="+word, c.ticket("", -1)), nil
+	return lead("/#/login?sso="+word, c.ticket("")), nil
 }
 
-// ticket is Lax, for the way back begins at the provider's page.
-func (c *caller) ticket(value string, ttl time.Duration) http.Cookie {
-	return http.Cookie{Name: ticketCookie, Value: value, Path: ssoPath, HttpOnly: true, Secure: c.secure, SameSite: http.SameSiteLaxMode, MaxAge: int(ttl / time.Second)}
+// ticket is Lax, for the way back begins at the provider's page. An empty one takes it from the browser.
+func (c *caller) ticket(value string) http.Cookie {
+	age := int(access.SSOTTL / time.Second)
+	if value == "" {
+		age = -1
+	}
+	return http.Cookie{Name: ticketCookie, Value: value, Path: ssoPath, HttpOnly: true, Secure: c.secure, SameSite: http.SameSiteLaxMode, MaxAge: age}
 }
 
 func lead(to string, cookies ...http.Cookie) *elsewhere {
