@@ -63,7 +63,11 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *App, err error) 
 	if err != nil {
 		return nil, err
 	}
-	a := &App{cfg: cfg, log: log, served: make(chan error, 1), meters: newMeters()}
+	sso, groups, err := federation(cfg)
+	if err != nil {
+		return nil, err
+	}
+	a := &App{cfg: cfg, log: log, sso: sso, served: make(chan error, 1), meters: newMeters()}
 	defer func() {
 		if err != nil {
 			a.close()
@@ -91,8 +95,8 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *App, err error) 
 	}
 	a.onClose(a.store.Close)
 	a.access = access.New(a.store, authorizer, keys.MAC)
-	if a.sso, err = federate(cfg, a.access); err != nil {
-		return nil, err
+	if sso != nil {
+		a.access.Federate(access.Federation{Provider: sso, Groups: groups})
 	}
 	folder, err := dir.Open(filepath.Join(cfg.Data, "blobs"))
 	if err != nil {

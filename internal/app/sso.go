@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 
-	"falaj/internal/access"
 	"falaj/internal/access/oidc"
 	"falaj/internal/api"
 	"falaj/internal/kernel/fault"
@@ -17,32 +16,29 @@ import (
 
 var groupName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
-// federate lets the people of the configured identity provider in. The provider itself is asked later: a server starts without it.
-func federate(c Config, people *access.Service) (*oidc.Provider, error) {
+// federation checks what is configured of an identity provider, before anything is opened; nil when nothing is. The provider
+// itself is asked later: a server starts without it.
+func federation(c Config) (*oidc.Provider, map[string][]string, error) {
 	if c.OIDCIssuer == "" {
 		if c.OIDCClientID != "" || c.OIDCClientSecretFile != "" || c.OIDCAudience != "" || c.OIDCGroupsClaim != "" || len(c.OIDCMap) > 0 || c.OIDCName != "" {
-			return nil, fault.New(fault.Invalid, "OIDC is configured without an issuer.", "Give --oidc-issuer URL, or leave the other --oidc settings out.").At("oidc_issuer")
+			return nil, nil, fault.New(fault.Invalid, "OIDC is configured without an issuer.", "Give --oidc-issuer URL, or leave the other --oidc settings out.").At("oidc_issuer")
 		}
-		return nil, nil
+		return nil, nil, nil
 	}
 	groups := map[string][]string{}
 	for _, pair := range c.OIDCMap {
 		i := strings.LastIndexByte(pair, '=') // names of a directory hold = themselves, falaj's never
 		if i < 1 || !groupName.MatchString(pair[i+1:]) {
-			return nil, fault.New(fault.Invalid, "'"+pair+"' does not map a group.", "Write PROVIDERGROUP=GROUP, for example --oidc-map /ml-risk=ml-risk; falaj's group has 1 to 63 small letters, digits, '.', '_' or '-'.").At("oidc_map")
+			return nil, nil, fault.New(fault.Invalid, "'"+pair+"' does not map a group.", "Write PROVIDERGROUP=GROUP, for example --oidc-map /ml-risk=ml-risk; falaj's group has 1 to 63 small letters, digits, '.', '_' or '-'.").At("oidc_map")
 		}
 		groups[pair[:i]] = append(groups[pair[:i]], pair[i+1:])
 	}
 	secret, err := secretFile(c.OIDCClientSecretFile)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	p, err := oidc.New(oidc.Config{Issuer: c.OIDCIssuer, ClientID: c.OIDCClientID, Secret: secret, Audience: c.OIDCAudience, GroupsClaim: c.OIDCGroupsClaim})
-	if err != nil {
-		return nil, err
-	}
-	people.Federate(access.Federation{Provider: p, Groups: groups})
-	return p, nil
+	return p, groups, err
 }
 
 // secretFile reads a secret that nobody else may read.
