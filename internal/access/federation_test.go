@@ -2,10 +2,14 @@ package access_test
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -308,6 +312,17 @@ func TestTicketsAndProofs(t *testing.T) {
 		}
 		if _, _, err := s.EndSSO(context.Background(), r); refusal(err) != access.Rejected {
 			t.Fatalf("a code worked twice: %v", err)
+		}
+		// A ticket of eleven minutes ago, signed by the server itself.
+		mac := func(use, text string) string {
+			h := hmac.New(sha256.New, []byte("pepperaccess/sso/"+use))
+			h.Write([]byte(text))
+			return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+		}
+		for text, want := range map[string]access.Refusal{"id." + strconv.FormatInt(time.Now().Add(-time.Minute).Unix(), 10) + ".Iy8": access.Stale, "id." + strconv.FormatInt(time.Now().Add(time.Minute).Unix(), 10) + ".Iy8": access.Rejected} {
+			if _, _, err := s.EndSSO(context.Background(), access.Return{Back: back, Ticket: text + "." + mac("ticket", text), State: mac("state", text), Code: "x"}); refusal(err) != want {
+				t.Errorf("ticket %s: %v", text, err)
+			}
 		}
 		r = visit(t, s)
 		idp.Down(true)

@@ -2,6 +2,8 @@ package oidc_test
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -200,6 +202,11 @@ func TestDiscoveryIsChecked(t *testing.T) {
 		if err := provider(t, idp.URL).Ready(t.Context()); !fault.Is(err, fault.Unavailable) || !strings.Contains(fault.From(err).Public, c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	away := httptest.NewServer(http.RedirectHandler("http://sso.example.com/", http.StatusFound))
+	t.Cleanup(away.Close)
+	if err := provider(t, away.URL).Ready(t.Context()); !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "has no TLS") {
+		t.Errorf("led away from TLS: %v", err)
 	}
 	idp := oidctest.Start(t)
 	idp.Edit(func(d claims) { d["scopes_supported"] = []string{"openid", "groups"} })
