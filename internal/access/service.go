@@ -25,7 +25,8 @@ type Service struct {
 	mu    sync.Mutex // guards known
 	known map[string]cachedActor
 
-	attempts *throttle
+	attempts   *throttle
+	federation Federation // set before the first request
 }
 
 type cachedActor struct {
@@ -168,6 +169,12 @@ func (s *Service) SetPassword(ctx context.Context, name, old, password string) e
 	}
 	hash := hashPassword(password)
 	return s.changed(s.store.Change(ctx, action, installation("User", name), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
+		// A password would let a person in whom the provider has sent away.
+		if yes, err := federated(ctx, tx, name); err != nil {
+			return event.Draft{}, err
+		} else if yes {
+			return event.Draft{}, fault.New(fault.Conflict, "'"+name+"' signs in at the identity provider and has no password here.", "Change it there.")
+		}
 		return event.Draft{Type: "user.updated", Subject: name}, updatePassword(ctx, tx, name, hash)
 	}))
 }

@@ -61,6 +61,7 @@ func New(d Deps) *API {
 	}
 	a.huma = humago.New(a, cfg)
 	a.session()
+	a.oidc()
 	a.people()
 	a.audit()
 	a.projects()

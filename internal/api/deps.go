@@ -42,4 +42,5 @@ type Deps struct {
 	Stores     []Store // where it keeps bytes
 	Open       bool
 	Secure     bool // served by TLS: browsers send the session's cookie by TLS only
+	SSO        *SSO // nil: people have passwords only
 }

@@ -18,9 +18,15 @@ type Me struct {
 	Groups        []string `json:"groups"`
 	Open          bool     `json:"open" doc:"open mode: no sign-in is asked for on loopback"`
 	SetupRequired bool     `json:"setup_required"`
+	SSO           *SSO     `json:"sso" doc:"null: people have passwords only"`
 	Version       string   `json:"version"`
 	ServerTime    int64    `json:"server_time"`
 	ExpiresAt     *int64   `json:"expires_at"`
+}
+
+// SSO is an identity provider at which people sign in: /oidc/start leads there.
+type SSO struct {
+	Name string `json:"name" doc:"what the button says; empty: the page's own words"`
 }
 
 type credentials struct {
@@ -60,7 +66,7 @@ func (a *API) describe(ctx context.Context, actor who.Actor) (Me, error) {
 	if groups == nil {
 		groups = []string{}
 	}
-	return Me{Actor: ActorRef{kind, name}, Groups: groups, Open: a.Open && actor.Via == "open", SetupRequired: len(users) == 0, Version: a.Version, ServerTime: store.Micros(time.Now())}, nil
+	return Me{Actor: ActorRef{kind, name}, Groups: groups, Open: a.Open && actor.Via == "open", SetupRequired: len(users) == 0, SSO: a.SSO, Version: a.Version, ServerTime: store.Micros(time.Now())}, nil
 }
 
 func (a *API) login(ctx context.Context, in *credentials) (*signedIn, error) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"falaj/internal/access"
+	"falaj/internal/access/oidc"
 	"falaj/internal/api"
 	"falaj/internal/audit"
 	"falaj/internal/blob"
@@ -41,6 +42,7 @@ type App struct {
 	lock   *os.File
 	store  *store.Store
 	access *access.Service
+	sso    *oidc.Provider // nil: people have passwords only
 	blobs  *blob.Store
 	flow   *flow.Engine
 	relay  *flow.Relay
@@ -63,7 +65,11 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *App, err error) 
 	if err != nil {
 		return nil, err
 	}
-	a := &App{cfg: cfg, log: log, served: make(chan error, 2), meters: newMeters()}
+	sso, groups, err := federation(cfg)
+	if err != nil {
+		return nil, err
+	}
+	a := &App{cfg: cfg, log: log, sso: sso, served: make(chan error, 2), meters: newMeters()}
 	defer func() {
 		if err != nil {
 			a.close()
@@ -97,6 +103,9 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *App, err error) 
 	}
 	a.onClose(a.store.Close)
 	a.access = access.New(a.store, authorizer, keys.MAC)
+	if sso != nil {
+		a.access.Federate(access.Federation{Provider: sso, Groups: groups})
+	}
 	folder, err := dir.Open(filepath.Join(cfg.Data, "blobs"))
 	if err != nil {
 		return nil, err
@@ -283,7 +292,7 @@ func (a *App) deps() api.Deps {
 	st := a.stages
 	return api.Deps{Store: a.store, Access: a.access, Audit: audit.New(a.store, blobCheck{a.blobs}), Blobs: a.blobs, Delivery: st.delivery, Pipelines: st.pipelines, Monitoring: st.monitoring,
 		Registry: st.registry, Tracking: st.tracking, Data: st.data, Features: st.features, Lineage: st.lineage, Serving: st.serving,
-		Relay: a.relay, Webhooks: a.hooks, Log: a.log, Version: Version, Region: a.cfg.Region, Stores: a.places(), Open: a.cfg.Open, Secure: a.tls.on()}
+		Relay: a.relay, Webhooks: a.hooks, Log: a.log, Version: Version, Region: a.cfg.Region, Stores: a.places(), Open: a.cfg.Open, Secure: a.tls.on(), SSO: a.ssoButton()}
 }
 
 // blobCheck lets the audit read every stored byte.

@@ -20,6 +20,7 @@ func (a *App) background(ctx context.Context) {
 	tick, sweep := time.NewTicker(tickEvery), time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	defer sweep.Stop()
+	a.greet(ctx)
 	a.sweep(ctx)
 	for {
 		select {

@@ -47,6 +47,20 @@ type Config struct {
 	ArtifactRoot string `yaml:"default_artifact_root"`
 	// WebhookNetworks are private networks that webhooks may reach, such as 127.0.0.0/8. None by default.
 	WebhookNetworks []string `yaml:"webhook_networks"`
+	// OIDCIssuer lets people sign in at an OpenID Connect provider; spelled exactly as it spells itself. https, or http on loopback.
+	OIDCIssuer string `yaml:"oidc_issuer"`
+	// OIDCClientID is falaj's name at the provider, whose redirect URI is SERVER/api/falaj/v1/oidc/callback.
+	OIDCClientID string `yaml:"oidc_client_id"`
+	// OIDCClientSecretFile holds the client's secret, 0600 or 0400. None: a public client.
+	OIDCClientSecretFile string `yaml:"oidc_client_secret_file"`
+	// OIDCAudience is accepted in the provider's bearer tokens beside the client id.
+	OIDCAudience string `yaml:"oidc_audience"`
+	// OIDCGroupsClaim names the claim that lists a person's groups. Default groups.
+	OIDCGroupsClaim string `yaml:"oidc_groups_claim"`
+	// OIDCMap are PROVIDERGROUP=GROUP pairs. With any, groups of the provider's people come from it alone; other groups give nothing.
+	OIDCMap []string `yaml:"oidc_map"`
+	// OIDCName is what the sign-in button says. Default: Sign in with SSO, in the page's language.
+	OIDCName string `yaml:"oidc_name"`
 }
 
 // DefaultListen is the HTTP address when none is given.

@@ -48,6 +48,13 @@ func (e *env) serverCmd() *cobra.Command {
 	f.StringVar(&flags.Wheelhouse, "wheelhouse", "", "folder of wheels, for sites without a package registry")
 	f.StringVar(&flags.ArtifactRoot, "default-artifact-root", "", "accepted as MLflow's servers do; artifacts go through the proxy")
 	f.StringSliceVar(&flags.WebhookNetworks, "webhook-network", nil, "private network that webhooks may reach")
+	f.StringVar(&flags.OIDCIssuer, "oidc-issuer", "", "OpenID Connect provider at which people sign in")
+	f.StringVar(&flags.OIDCClientID, "oidc-client-id", "", "falaj's name at the provider")
+	f.StringVar(&flags.OIDCClientSecretFile, "oidc-client-secret-file", "", "file with the client's secret, 0600 or 0400")
+	f.StringVar(&flags.OIDCAudience, "oidc-audience", "", "audience of bearer tokens beside the client id")
+	f.StringVar(&flags.OIDCGroupsClaim, "oidc-groups-claim", "", "claim that lists a person's groups (default groups)")
+	f.StringArrayVar(&flags.OIDCMap, "oidc-map", nil, "PROVIDERGROUP=GROUP; again for each")
+	f.StringVar(&flags.OIDCName, "oidc-name", "", "what the sign-in button says")
 	return c
 }
 
@@ -64,6 +71,8 @@ func settle(file string, flags app.Config, changed func(string) bool) (app.Confi
 		"data": {&cfg.Data, &flags.Data}, "keys": {&cfg.Keys, &flags.Keys}, "listen": {&cfg.Listen, &flags.Listen}, "tls": {&cfg.TLS, &flags.TLS}, "region": {&cfg.Region, &flags.Region},
 		"postgres": {&cfg.Postgres, &flags.Postgres}, "scratch": {&cfg.Scratch, &flags.Scratch}, "log-level": {&cfg.LogLevel, &flags.LogLevel}, "python": {&cfg.Python, &flags.Python},
 		"wheelhouse": {&cfg.Wheelhouse, &flags.Wheelhouse}, "default-artifact-root": {&cfg.ArtifactRoot, &flags.ArtifactRoot},
+		"oidc-issuer": {&cfg.OIDCIssuer, &flags.OIDCIssuer}, "oidc-client-id": {&cfg.OIDCClientID, &flags.OIDCClientID}, "oidc-client-secret-file": {&cfg.OIDCClientSecretFile, &flags.OIDCClientSecretFile},
+		"oidc-audience": {&cfg.OIDCAudience, &flags.OIDCAudience}, "oidc-groups-claim": {&cfg.OIDCGroupsClaim, &flags.OIDCGroupsClaim}, "oidc-name": {&cfg.OIDCName, &flags.OIDCName},
 	}
 	for name, p := range texts {
 		if v, ok := os.LookupEnv(envName(name)); ok {
@@ -73,7 +82,7 @@ func settle(file string, flags app.Config, changed func(string) bool) (app.Confi
 			*p[0] = *p[1]
 		}
 	}
-	lists := map[string][2]*[]string{"host": {&cfg.Hosts, &flags.Hosts}, "webhook-network": {&cfg.WebhookNetworks, &flags.WebhookNetworks}}
+	lists := map[string][2]*[]string{"host": {&cfg.Hosts, &flags.Hosts}, "webhook-network": {&cfg.WebhookNetworks, &flags.WebhookNetworks}, "oidc-map": {&cfg.OIDCMap, &flags.OIDCMap}}
 	for name, p := range lists {
 		if v, ok := os.LookupEnv(envName(name)); ok {
 			*p[0] = strings.Split(v, ",")

@@ -28,7 +28,7 @@ var edges = map[string]struct {
 // drivers are engines: only the wiring in app knows that they exist, for the mains of the workers too.
 var drivers = []string{
 	"blob/dir", "store/sqlite", "store/postgres", "data/duckdb", "data/iceberg", "features/sqlite", "serving/trees",
-	"serving/python", "training/process",
+	"serving/python", "training/process", "access/oidc",
 }
 
 func rank(short string) int {

@@ -21,7 +21,7 @@ const problem = (status, code, title, detail = '', next = '') => ({ status, body
 
 function me(user) {
   return {
-    actor: user && user !== 'open' && user !== 'fresh' ? { kind: 'user', name: user } : who.nobody, groups: user === 'approver' ? ['ml-risk'] : [], open: user === 'open', setup_required: user === 'fresh', version: '0.1.0-fixtures',
+    actor: user && user !== 'open' && user !== 'fresh' ? { kind: 'user', name: user } : who.nobody, groups: user === 'approver' ? ['ml-risk'] : [], open: user === 'open', setup_required: user === 'fresh', sso: { name: '' }, version: '0.1.0-fixtures',
     server_time: Date.now() * 1000, expires_at: user ? (Date.now() + 43_200_000) * 1000 : null,
   };
 }

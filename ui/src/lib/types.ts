@@ -87,6 +87,8 @@ export interface Me {
   open: boolean;
   /** true: no admin exists yet; the page asks for the one-use set-up token */
   setup_required: boolean;
+  /** an identity provider: GET /oidc/start leads there; null: passwords only. name "" = the page's own words */
+  sso: { name: string } | null;
   /** falaj version, e.g. "0.1.0" */
   version: string;
   server_time: Micros;

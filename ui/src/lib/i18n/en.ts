@@ -48,6 +48,8 @@ export const en = {
   signIn: 'Sign in',
   signOut: 'Sign out',
   signInLead: 'Your name and password for this installation.',
+  signInSSO: 'Sign in with SSO',
+  signInOr: 'or',
   userName: 'User name',
   password: 'Password',
   passwordAgain: 'Password again',
@@ -355,6 +357,13 @@ export const en = {
     unavailable: 'Not available at the moment.',
     unsupported: 'Not available in this version.',
     internal: 'Something went wrong in the server.',
+    sso_name_taken: 'Your name belongs to a local account here, or rights were given to it before you came. Ask an administrator of this installation.',
+    sso_no_name: 'The identity provider gave no name in Latin letters or digits. Ask its administrator for a preferred user name or a verified email.',
+    sso_not_set_up: 'This installation has no administrator yet. Use the link that the server’s first start printed.',
+    sso_disabled: 'Your user is disabled here. Ask an administrator of this installation.',
+    sso_stale: 'This sign-in was not begun in this browser, or more than ten minutes ago. Begin again.',
+    sso_rejected: 'The identity provider refused the sign-in, or its answer does not hold. Begin again; when it stays, ask an administrator.',
+    sso_unreachable: 'The identity provider does not answer. Try again in a moment, or sign in with a password.',
   },
 
   notes: {
