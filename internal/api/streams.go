@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"falaj/internal/backup"
 	"falaj/internal/door"
 	"falaj/internal/kernel/fault"
 )
@@ -17,6 +18,7 @@ func (a *API) streams() {
 		door.Route{Method: "GET", Pattern: Base + "/projects/{p}/events", Action: "event.read", Handler: http.HandlerFunc(a.events)},
 		door.Route{Method: "PUT", Pattern: Base + "/projects/{p}/blobs/{digest}", Action: "source.upload", MaxBody: -1, Handler: http.HandlerFunc(a.putBlob)},
 		door.Route{Method: "HEAD", Pattern: Base + "/projects/{p}/blobs/{digest}", Action: "source.upload", Handler: http.HandlerFunc(a.headBlob)},
+		door.Route{Method: "POST", Pattern: Base + "/backups", Action: "backup.create", Resource: everything, MaxBody: 2 * backup.MaxKeys, Handler: http.HandlerFunc(a.createBackup)},
 	)
 }
 

@@ -14,6 +14,7 @@ import (
 	"falaj/internal/access"
 	"falaj/internal/api"
 	"falaj/internal/audit"
+	"falaj/internal/backup"
 	"falaj/internal/blob"
 	"falaj/internal/blob/dir"
 	"falaj/internal/door"
@@ -36,18 +37,19 @@ const workflowSchema = "1"
 
 // App is a running server.
 type App struct {
-	cfg    Config
-	log    *slog.Logger
-	lock   *os.File
-	store  *store.Store
-	access *access.Service
-	blobs  *blob.Store
-	flow   *flow.Engine
-	relay  *flow.Relay
-	hooks  *flow.Webhooks
-	door   *door.Door
-	stages stages
-	meters *meters
+	cfg     Config
+	log     *slog.Logger
+	lock    *os.File
+	store   *store.Store
+	access  *access.Service
+	blobs   *blob.Store
+	flow    *flow.Engine
+	relay   *flow.Relay
+	hooks   *flow.Webhooks
+	door    *door.Door
+	stages  stages
+	meters  *meters
+	backups *backup.Service
 
 	listener net.Listener
 	http     *http.Server
@@ -73,6 +75,9 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *App, err error) 
 	a.onClose(a.lock.Close)
 	keys, err := seal.Open(cfg.Keys)
 	if err != nil {
+		return nil, err
+	}
+	if err := guardUpgrade(ctx, cfg.Data, log); err != nil {
 		return nil, err
 	}
 	engine, err := policy.New()
@@ -112,6 +117,12 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *App, err error) 
 	}
 	a.hooks = flow.NewWebhooks(a.store, a.relay, box, flow.WebhookConfig{Allow: allow, AllowHTTP: len(allow) > 0})
 	if err := a.build(system, keys); err != nil {
+		return nil, err
+	}
+	if err := a.backing(system, keys); err != nil {
+		return nil, err
+	}
+	if err := signUpgrade(cfg.Data, log); err != nil {
 		return nil, err
 	}
 	if err := a.meters.registry.Register(newStageMeters(a)); err != nil {
@@ -266,7 +277,7 @@ func (a *App) deps() api.Deps {
 	st := a.stages
 	return api.Deps{Store: a.store, Access: a.access, Audit: audit.New(a.store, blobCheck{a.blobs}), Blobs: a.blobs, Delivery: st.delivery, Pipelines: st.pipelines, Monitoring: st.monitoring,
 		Registry: st.registry, Tracking: st.tracking, Data: st.data, Features: st.features, Lineage: st.lineage, Serving: st.serving,
-		Relay: a.relay, Webhooks: a.hooks, Log: a.log, Version: Version, Open: a.cfg.Open}
+		Relay: a.relay, Webhooks: a.hooks, Log: a.log, Version: Version, Open: a.cfg.Open, Backups: a.backups}
 }
 
 // blobCheck lets the audit read every stored byte.
