@@ -127,7 +127,7 @@ func (e *env) backup(ctx context.Context, path string, req api.BackupRequest) (e
 	if err != nil {
 		return err
 	}
-	p := e.progress(size)
+	p := e.carry(size)
 	rep, err := backup.Verify(ctx, tools, io.TeeReader(body, io.MultiWriter(f, p)), nil)
 	p.done()
 	if err != nil {
@@ -230,7 +230,7 @@ func (e *env) verify(ctx context.Context, path string, keys *seal.Keys, named bo
 	if err != nil {
 		return err
 	}
-	p := e.progress(sizeOf(f))
+	p := e.carry(sizeOf(f))
 	rep, err := backup.Verify(ctx, tools, io.TeeReader(f, p), keys)
 	p.done()
 	if err != nil && !named && keys != nil && rep.Manifest.ID != "" && rep.Manifest.Keyset != keys.ID() {
@@ -294,7 +294,7 @@ func (e *env) restore(ctx context.Context, path, data, keys string) error {
 	if err != nil {
 		return err
 	}
-	p := e.progress(sizeOf(f))
+	p := e.carry(sizeOf(f))
 	out, err := backup.Restore(ctx, tools, io.TeeReader(f, p), opt)
 	p.done()
 	if err != nil {
@@ -329,8 +329,8 @@ func sizeOf(f *os.File) int64 {
 	return st.Size()
 }
 
-// progress counts what passes: one line on a terminal, else a plain line every ten seconds.
-type progress struct {
+// carried counts what passes: one line on a terminal, else a plain line every ten seconds.
+type carried struct {
 	e           *env
 	total, n    int64
 	begun, last time.Time
@@ -338,15 +338,15 @@ type progress struct {
 	shown       bool
 }
 
-func (e *env) progress(total int64) *progress {
-	p := &progress{e: e, total: total, begun: time.Now(), last: time.Now(), every: 10 * time.Second}
+func (e *env) carry(total int64) *carried {
+	p := &carried{e: e, total: total, begun: time.Now(), last: time.Now(), every: 10 * time.Second}
 	if isTerminal(e.err) {
 		p.every = 200 * time.Millisecond
 	}
 	return p
 }
 
-func (p *progress) Write(b []byte) (int, error) {
+func (p *carried) Write(b []byte) (int, error) {
 	p.n += int64(len(b))
 	if now := time.Now(); now.Sub(p.last) >= p.every {
 		p.last = now
@@ -365,7 +365,7 @@ func (p *progress) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func (p *progress) done() {
+func (p *carried) done() {
 	if p.shown {
 		fmt.Fprint(p.e.err, "\r\x1b[K")
 	}
