@@ -123,7 +123,8 @@ func lastBlocks(sum []byte) ([]byte, error) {
 	if err == nil {
 		_, err = w.Write([]byte(hex.EncodeToString(sum)))
 	}
-	return b.Bytes(), errors.Join(err, w.Close())
+	err = errors.Join(err, w.Close())
+	return b.Bytes(), err
 }
 
 // lag hashes what is read except for the newest block, which is the header of the sum when the sum is asked for.

@@ -115,7 +115,9 @@ type Report struct {
 }
 
 func damaged(err error, what string) error {
-	return fault.Wrap(err, fault.Refused, "This backup is damaged: "+what+".", "Use another copy of the file; nothing was restored from this one.")
+	f := fault.New(fault.Refused, "This backup is damaged: "+what+".", "Use another copy of the file; nothing was restored from this one.")
+	f.Err = err
+	return f
 }
 
 func micros(t time.Time) int64 { return t.UnixMicro() }

@@ -257,8 +257,8 @@ func (e *env) restoreCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "restore FILE --data DIR",
 		Short: "Unpack a backup into an empty folder, for `falaj server --data DIR`",
-		Long: "Unpack a backup into a folder that is missing or empty. Every digest is checked on the way; the folder has its content at the\nend at once, or stays as it was. The keyset is taken from --keys, or from the file where it was made --with-keys (its passphrase is\nasked for, or read from stdin).",
-		Args: cobra.ExactArgs(1),
+		Long:  "Unpack a backup into a folder that is missing or empty. Every digest is checked on the way; the folder has its content at the\nend at once, or stays as it was. The keyset is taken from --keys, or from the file where it was made --with-keys (its passphrase is\nasked for, or read from stdin).",
+		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if data == "" {
 				return usage{errors.New("required flag --data is missing: the folder to restore into")}
