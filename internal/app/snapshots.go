@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -12,12 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"falaj/internal/backup"
 	"falaj/internal/kernel/fault"
 	"falaj/internal/store"
 )
-
-// writerName says which falaj wrote the data directory last.
-const writerName = "WRITER"
 
 // keptSnapshots is how many copies of each database stay.
 const keptSnapshots = 3
@@ -25,7 +22,7 @@ const keptSnapshots = 3
 // writer is this binary as the data directory names it.
 func writer() (string, error) {
 	schema, err := store.KnownSchema()
-	return fmt.Sprintf("falaj %s schema %d", Version, schema), err
+	return backup.Writer(Version, schema), err
 }
 
 // guardUpgrade copies the databases that bring themselves to a new form when they are opened, before another falaj than the
@@ -35,7 +32,7 @@ func guardUpgrade(ctx context.Context, dir string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	b, err := os.ReadFile(filepath.Join(dir, writerName))
+	b, err := os.ReadFile(filepath.Join(dir, backup.WriterFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -73,7 +70,7 @@ func signUpgrade(dir string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, writerName)
+	path := filepath.Join(dir, backup.WriterFile)
 	if b, err := os.ReadFile(path); err != nil || strings.TrimSpace(string(b)) != mine {
 		if err := os.WriteFile(path+".new", []byte(mine+"\n"), 0o600); err != nil {
 			return err

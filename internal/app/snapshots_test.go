@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"falaj/internal/backup"
 	"falaj/internal/store/sqlite"
 )
 
@@ -45,7 +46,7 @@ func TestCopiesBeforeAnotherVersion(t *testing.T) {
 		t.Error("the same version made a copy")
 	}
 	for range 5 {
-		if err := os.WriteFile(filepath.Join(dir, writerName), []byte("falaj 0.0.1 schema 3\n"), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, backup.WriterFile), []byte("falaj 0.0.1 schema 3\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		start()

@@ -201,6 +201,9 @@ func finish(root *os.Root, rep Report) error {
 	if err := root.WriteFile(restoredName, b, 0o600); err != nil {
 		return err
 	}
+	if err := root.WriteFile(WriterFile, []byte(Writer(rep.Manifest.Falaj, rep.Manifest.Schema)+"\n"), 0o600); err != nil {
+		return err
+	}
 	return root.WriteFile("FORMAT", []byte(strconv.Itoa(rep.Manifest.DataFormat)+"\n"), 0o600)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +14,12 @@ import (
 	"falaj/internal/kernel/policy"
 	"falaj/internal/store"
 )
+
+// WriterFile is the file of a data directory that says which falaj wrote it last.
+const WriterFile = "WRITER"
+
+// Writer is the content of WriterFile.
+func Writer(falaj string, schema int64) string { return fmt.Sprintf("falaj %s schema %d", falaj, schema) }
 
 // Record tells the ledger, at the first start after a restore, what the data came from: what other copies of this
 // installation did since is not in this chain.

@@ -37,7 +37,7 @@ func (w *world) on(data string, flags ...string) *world {
 	v := *w
 	v.server = newServer(w.t, data, flags...)
 	for _, p := range []*person{&v.amal, &v.badr, &v.vera} {
-		p.w = &v
+		*p = v.login(p.name) // the CLI sends a token only to the server that gave it
 	}
 	return &v
 }
