@@ -491,3 +491,13 @@ func TestLeftCopiesAreCleared(t *testing.T) {
 		t.Errorf("%v %v", left, err)
 	}
 }
+
+// With PostgreSQL there is no half backup: it is refused with what to do instead.
+func TestPostgresIsRefused(t *testing.T) {
+	t.Parallel()
+	db := storetest.Postgres(t)
+	s, err := New(Config{Store: db, Work: filepath.Join(t.TempDir(), "work")})
+	must(t, err)
+	_, err = s.Prepare(admin(t), nil)
+	refused(t, "PostgreSQL", err, fault.Unsupported, "not available in this version", "pg_dump")
+}

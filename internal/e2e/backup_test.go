@@ -214,7 +214,7 @@ func TestBackupUnderLoad(t *testing.T) {
 	var load sync.WaitGroup
 	var mu sync.Mutex // guards known
 	var known []string
-	for worker := range 3 {
+	for worker := range 2 {
 		load.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
 				a := w.infer(w.amal.token, "production", fmt.Sprintf("load-%d-%d", worker, i), time.Time{})
@@ -242,7 +242,7 @@ func TestBackupUnderLoad(t *testing.T) {
 		sure []string
 	}
 	var files []taken
-	for n := range 4 {
+	for n := range 2 {
 		mu.Lock()
 		sure := append([]string(nil), known...)
 		mu.Unlock()
@@ -253,9 +253,9 @@ func TestBackupUnderLoad(t *testing.T) {
 	}
 	stop()
 	load.Wait()
-	t.Logf("%d predictions before the last backup", len(files[3].sure))
+	t.Logf("%d predictions before the last backup", len(files[1].sure))
 	w.clean()
-	for _, f := range []taken{files[0], files[3]} {
+	for _, f := range []taken{files[0], files[1]} {
 		v := w.elsewhere(f.file)
 		v.clean()
 		await(t, "the run to end", 3*time.Minute, func() bool {

@@ -16,8 +16,12 @@ import (
 // Pair is a database file in use and where its copy goes.
 type Pair struct{ From, To string }
 
-// lockWait is how long a copy waits for a writer. A writer waits for a copy only while the snapshots are taken: milliseconds.
-const lockWait = 2 * time.Second
+// A copy waits lockWait for one writer, and gives up after lockTries. The writers of the other files wait meanwhile, so that it is
+// short; mostly all locks are free, and what they wait for is the begin of the snapshots: milliseconds.
+const (
+	lockWait  = 250 * time.Millisecond
+	lockTries = 40
+)
 
 // CopyAll copies database files that others write to meanwhile, all as of one instant: it takes every file's write lock,
 // begins a reading snapshot of each, calls cut, and lets the writers go on before it copies. What the copies hold together
@@ -42,7 +46,7 @@ func CopyAll(ctx context.Context, pairs []Pair, cut func() error) (err error) {
 			break
 		}
 		// Whoever holds one lock may wait for another that we hold: let go, and try again.
-		if ctx.Err() != nil || tries == 10 {
+		if ctx.Err() != nil || tries == lockTries {
 			return unusable(err)
 		}
 	}

@@ -78,3 +78,43 @@ func TestCopiesAreOfOneInstant(t *testing.T) {
 		}
 	}
 }
+
+// A copy waits for a writer that holds its lock, and lets the other file's writers work between its tries.
+func TestCopyWaitsForAWriter(t *testing.T) {
+	t.Parallel()
+	ctx, dir := t.Context(), t.TempDir()
+	var dbs []*DB
+	var pairs []Pair
+	for _, name := range []string{"a.db", "b.db"} {
+		path := filepath.Join(dir, name)
+		d, err := Open(ctx, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		if _, err := d.Writer().Exec(`CREATE TABLE n (i INTEGER)`); err != nil {
+			t.Fatal(err)
+		}
+		dbs, pairs = append(dbs, d), append(pairs, Pair{path, path + ".copy"})
+	}
+	tx, err := dbs[1].Writer().BeginTx(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- CopyAll(ctx, pairs, nil) }()
+	for i := range 20 {
+		if _, err := dbs[0].Writer().Exec(`INSERT INTO n VALUES ($1)`, i); err != nil {
+			t.Error("a writer was kept out of the other file:", err)
+		}
+	}
+	if _, err := tx.Exec(`INSERT INTO n VALUES (1)`); err != nil {
+		t.Error(err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Error(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
