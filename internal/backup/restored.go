@@ -19,7 +19,9 @@ import (
 const WriterFile = "WRITER"
 
 // Writer is the content of WriterFile.
-func Writer(falaj string, schema int64) string { return fmt.Sprintf("falaj %s schema %d", falaj, schema) }
+func Writer(falaj string, schema int64) string {
+	return fmt.Sprintf("falaj %s schema %d", falaj, schema)
+}
 
 // Record tells the ledger, at the first start after a restore, what the data came from: what other copies of this
 // installation did since is not in this chain.

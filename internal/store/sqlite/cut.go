@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"time"
 
 	"modernc.org/sqlite"
@@ -16,11 +17,12 @@ import (
 // Pair is a database file in use and where its copy goes.
 type Pair struct{ From, To string }
 
-// A copy waits lockWait for one writer, and gives up after lockTries. The writers of the other files wait meanwhile, so that it is
-// short; mostly all locks are free, and what they wait for is the begin of the snapshots: milliseconds.
+// A copy waits up to longWait for the first lock, while it holds no other, and up to shortWait for each further one, while the writers of
+// the files that it holds wait too. A file that was not free is the first one of the next try.
 const (
-	lockWait  = 250 * time.Millisecond
-	lockTries = 40
+	longWait  = 5 * time.Second
+	shortWait = 50 * time.Millisecond
+	lockTries = 100
 )
 
 // CopyAll copies database files that others write to meanwhile, all as of one instant: it takes every file's write lock,
@@ -40,15 +42,17 @@ func CopyAll(ctx context.Context, pairs []Pair, cut func() error) (err error) {
 		}
 		sources = append(sources, s)
 	}
+	order := slices.Clone(sources)
 	for tries := 1; ; tries++ {
-		err := snapshots(ctx, sources, cut)
+		at, err := snapshots(ctx, order, cut)
 		if err == nil {
 			break
 		}
-		// Whoever holds one lock may wait for another that we hold: let go, and try again.
-		if ctx.Err() != nil || tries == lockTries {
+		if ctx.Err() != nil || tries == lockTries || at == 0 {
 			return unusable(err)
 		}
+		busy := order[at]
+		order = slices.Insert(slices.Delete(order, at, at+1), 0, busy)
 	}
 	for _, s := range sources {
 		if err := s.copy(ctx); err != nil {
@@ -78,7 +82,7 @@ func fileURI(path, query string) string {
 }
 
 func openSource(ctx context.Context, p Pair) (*source, error) {
-	db, err := sql.Open("sqlite", fileURI(p.From, fmt.Sprintf("mode=rw&_pragma=busy_timeout(%d)", lockWait.Milliseconds())))
+	db, err := sql.Open("sqlite", fileURI(p.From, fmt.Sprintf("mode=rw&_pragma=busy_timeout(%d)", longWait.Milliseconds())))
 	if err != nil {
 		return nil, err
 	}
@@ -92,8 +96,9 @@ func openSource(ctx context.Context, p Pair) (*source, error) {
 	return s, nil
 }
 
-// snapshots begins a reading transaction on every source while no writer can commit anywhere.
-func snapshots(ctx context.Context, sources []*source, cut func() error) (err error) {
+// snapshots begins a reading transaction on every source while no writer can commit anywhere. at says whose lock was not free; 0 when
+// trying again is of no use.
+func snapshots(ctx context.Context, sources []*source, cut func() error) (at int, err error) {
 	after := context.WithoutCancel(ctx)
 	defer func() {
 		for _, s := range sources {
@@ -103,24 +108,31 @@ func snapshots(ctx context.Context, sources []*source, cut func() error) (err er
 			}
 		}
 	}()
-	for _, s := range sources {
+	for i, s := range sources {
+		wait := shortWait
+		if i == 0 {
+			wait = longWait
+		}
+		if _, err := s.lock.ExecContext(ctx, fmt.Sprintf(`PRAGMA busy_timeout(%d)`, wait.Milliseconds())); err != nil {
+			return 0, err
+		}
 		if _, err := s.lock.ExecContext(ctx, `BEGIN IMMEDIATE`); err != nil {
-			return err
+			return i, err
 		}
 	}
 	for _, s := range sources {
 		if _, err := s.read.ExecContext(ctx, `BEGIN`); err != nil {
-			return err
+			return 0, err
 		}
 		var n int64 // the snapshot begins with the first read
 		if err := s.read.QueryRowContext(ctx, `SELECT COUNT(*) FROM sqlite_master`).Scan(&n); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if cut != nil {
-		return cut()
+		return 0, cut()
 	}
-	return nil
+	return 0, nil
 }
 
 // copy copies the pages of the snapshot.
