@@ -5,6 +5,7 @@ import (
 
 	"falaj/internal/access"
 	"falaj/internal/audit"
+	"falaj/internal/backup"
 	"falaj/internal/blob"
 	"falaj/internal/data"
 	"falaj/internal/delivery"
@@ -36,6 +37,7 @@ type Deps struct {
 	Lineage    *lineage.Service
 	Relay      *flow.Relay
 	Webhooks   *flow.Webhooks
+	Backups    *backup.Service
 	Log        *slog.Logger
 	Version    string
 	Region     string  // of this installation

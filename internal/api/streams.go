@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"falaj/internal/backup"
 	"falaj/internal/door"
 	"falaj/internal/kernel/fault"
 )
@@ -19,6 +20,7 @@ func (a *API) streams() {
 		door.Route{Method: "PUT", Pattern: Base + "/projects/{p}/blobs/{digest}", Action: "source.upload", MaxBody: -1, Handler: http.HandlerFunc(a.putBlob)},
 		door.Route{Method: "POST", Pattern: Base + "/projects/{p}/datasets/{d}/versions/{n}/export", Action: "dataset.read", Handler: http.HandlerFunc(a.export)},
 		door.Route{Method: "HEAD", Pattern: Base + "/projects/{p}/blobs/{digest}", Action: "source.upload", Handler: http.HandlerFunc(a.headBlob)},
+		door.Route{Method: "POST", Pattern: Base + "/backups", Action: "backup.create", Resource: everything, MaxBody: 2 * backup.MaxKeys, Handler: http.HandlerFunc(a.createBackup)},
 	)
 }
 

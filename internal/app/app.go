@@ -15,6 +15,7 @@ import (
 	"falaj/internal/access/oidc"
 	"falaj/internal/api"
 	"falaj/internal/audit"
+	"falaj/internal/backup"
 	"falaj/internal/blob"
 	"falaj/internal/blob/dir"
 	"falaj/internal/door"
@@ -37,19 +38,20 @@ const workflowSchema = "1"
 
 // App is a running server.
 type App struct {
-	cfg    Config
-	log    *slog.Logger
-	lock   *os.File
-	store  *store.Store
-	access *access.Service
-	sso    *oidc.Provider // nil: people have passwords only
-	blobs  *blob.Store
-	flow   *flow.Engine
-	relay  *flow.Relay
-	hooks  *flow.Webhooks
-	door   *door.Door
-	stages stages
-	meters *meters
+	cfg     Config
+	log     *slog.Logger
+	lock    *os.File
+	store   *store.Store
+	access  *access.Service
+	sso     *oidc.Provider // nil: people have passwords only
+	blobs   *blob.Store
+	flow    *flow.Engine
+	relay   *flow.Relay
+	hooks   *flow.Webhooks
+	door    *door.Door
+	stages  stages
+	meters  *meters
+	backups *backup.Service
 
 	tls      security
 	listener net.Listener // for people and clients
@@ -84,6 +86,9 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *App, err error) 
 	}
 	keys, err := seal.Open(cfg.Keys)
 	if err != nil {
+		return nil, err
+	}
+	if err := guardUpgrade(ctx, cfg.Data, log); err != nil {
 		return nil, err
 	}
 	if a.tls, err = newSecurity(cfg, keys, log); err != nil {
@@ -129,6 +134,12 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (_ *App, err error) 
 	}
 	a.hooks = flow.NewWebhooks(a.store, a.relay, box, flow.WebhookConfig{Allow: allow, AllowHTTP: len(allow) > 0})
 	if err := a.build(system, keys); err != nil {
+		return nil, err
+	}
+	if err := a.backing(system, keys); err != nil {
+		return nil, err
+	}
+	if err := signUpgrade(cfg.Data, log); err != nil {
 		return nil, err
 	}
 	if err := a.meters.registry.Register(newStageMeters(a)); err != nil {
@@ -292,7 +303,7 @@ func (a *App) deps() api.Deps {
 	st := a.stages
 	return api.Deps{Store: a.store, Access: a.access, Audit: audit.New(a.store, blobCheck{a.blobs}), Blobs: a.blobs, Delivery: st.delivery, Pipelines: st.pipelines, Monitoring: st.monitoring,
 		Registry: st.registry, Tracking: st.tracking, Data: st.data, Features: st.features, Lineage: st.lineage, Serving: st.serving,
-		Relay: a.relay, Webhooks: a.hooks, Log: a.log, Version: Version, Region: a.cfg.Region, Stores: a.places(), Open: a.cfg.Open, Secure: a.tls.on(), SSO: a.ssoButton()}
+		Relay: a.relay, Webhooks: a.hooks, Log: a.log, Version: Version, Region: a.cfg.Region, Stores: a.places(), Open: a.cfg.Open, Secure: a.tls.on(), SSO: a.ssoButton(), Backups: a.backups}
 }
 
 // blobCheck lets the audit read every stored byte.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"falaj/internal/kernel/fault"
@@ -28,6 +29,8 @@ type Store struct {
 
 	mu    sync.Mutex
 	boxes map[string]*seal.Box // guarded by mu; one per project, opened once
+
+	holds atomic.Int64 // how many hold the files (Hold)
 }
 
 // New wires a store. The caller keeps ownership of all three.
@@ -174,7 +177,7 @@ func (s *Store) record(ctx context.Context, fresh row) error {
 			return err
 		}
 		if replaced {
-			s.drop(ctx, old.stored)
+			s.forget(ctx, old.stored)
 			return nil
 		}
 		// Somebody else replaced or discarded it meanwhile: look again.
@@ -223,7 +226,7 @@ func (s *Store) Stat(ctx context.Context, project, digest string) (Info, error) 
 func (s *Store) Discard(ctx context.Context, project, digest string) error {
 	stored, err := s.remove(ctx, project, digest)
 	if err == nil && stored != "" {
-		s.drop(ctx, stored)
+		s.forget(ctx, stored)
 	}
 	return err
 }

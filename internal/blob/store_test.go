@@ -289,3 +289,27 @@ func TestBoxOfAFailedChangeIsForgotten(t *testing.T) {
 		}
 	})
 }
+
+// While the files are held a discarded blob's file stays, through a sweep too; after the release the sweep takes it.
+func TestHoldKeepsFilesOfRowsThatGo(t *testing.T) {
+	each(t, func(t *testing.T, w world) {
+		files := func() (n int) {
+			if err := w.driver.List(t.Context(), func(blob.Entry) error { n++; return nil }); err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		ref := w.put(t, "p", noise(1, 1000))
+		release := w.Hold()
+		if err := w.Discard(t.Context(), "p", ref.Digest); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := w.Sweep(t.Context(), 0); err != nil || n != 0 || files() != 1 {
+			t.Errorf("swept %d (%v), %d files are left", n, err, files())
+		}
+		release()
+		if n, err := w.Sweep(t.Context(), 0); err != nil || n != 1 || files() != 0 {
+			t.Errorf("after the release: swept %d (%v), %d files are left", n, err, files())
+		}
+	})
+}

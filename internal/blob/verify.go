@@ -73,7 +73,7 @@ func (s *Store) VerifyAll(ctx context.Context, found func(Finding)) (checked int
 func (s *Store) Sweep(ctx context.Context, grace time.Duration) (removed int, err error) {
 	limit := time.Now().Add(-grace)
 	err = s.driver.List(ctx, func(e Entry) error {
-		if e.Modified.After(limit) {
+		if e.Modified.After(limit) || s.held() {
 			return nil
 		}
 		if !e.Partial {

@@ -71,7 +71,7 @@ func (e *env) root() *cobra.Command {
 	f.StringVar(&e.project, "project", "", "project (default: FALAJ_PROJECT, falaj.yaml's, or default)")
 	root.AddCommand(e.serverCmd(), e.loginCmd(), e.doctorCmd(), e.policyCmd(), e.auditCmd(), e.configCmd(), e.caCmd(), e.demoCmd(),
 		e.planCmd(), e.applyCmd(), e.runCmd(), e.retrainCmd(), e.statusCmd(), e.whyCmd(), e.logsCmd(), e.userCmd(), e.webhookCmd(), e.dataCmd(), e.evidenceCmd(), e.roleCmd(), e.tokenCmd(), e.runtimeCmd(),
-		e.promoteCmd(), e.approveCmd(), e.rejectCmd(), e.rollbackCmd())
+		e.promoteCmd(), e.approveCmd(), e.rejectCmd(), e.rollbackCmd(), e.backupCmd(), e.restoreCmd())
 	return root
 }
 
