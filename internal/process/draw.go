@@ -46,11 +46,11 @@ const (
 	pad  = 14
 )
 
-// Wide is the drawing for a page of 1,080 px: the water runs along the top from data to training, down to the registry and back
+// Wide is the drawing for a page of about 1,080 px: the water runs along the top from data to training, down to the registry and back
 // along the bottom, and plan stands in the middle, because it calls everybody. The lifecycle is fixed, and so are the places.
 func Wide() Drawing {
 	const (
-		width, pitch, box = 1080, 300, 176
+		width, pitch, box = 1084, 298, 184
 		top, middle, low  = 2, 226, 416
 		tall, bar, deep   = 136, 100, 240
 	)
@@ -82,18 +82,18 @@ func Wide() Drawing {
 	// Calls of plan go up and down from it; what it is told or asked comes back beside them.
 	above := [2]int{12, up + 42}
 	for i, stage := range []string{Data, Features, Tracking, Training} {
-		x := column(i) + 88
+		x := column(i) + 92
 		if stage == Features {
 			x += 34
 		}
 		line(Plan, stage, Call, [2]int{x + above[0], above[1]}, "start", [2]int{x, middle}, [2]int{x, up})
 	}
 	below := down + 42
-	line(Plan, Registry, Call, [2]int{column(3) + 100, below}, "start", [2]int{column(3) + 88, down}, [2]int{column(3) + 88, low})
+	line(Plan, Registry, Call, [2]int{column(3) + 80, below}, "end", [2]int{column(3) + 92, down}, [2]int{column(3) + 92, low})
 	line(Plan, Delivery, Call, [2]int{column(2) + 40, below}, "start", [2]int{column(2) + 28, down}, [2]int{column(2) + 28, low})
 	line(Delivery, Plan, Call, [2]int{column(2) + 160, below}, "start", [2]int{column(2) + 148, low}, [2]int{column(2) + 148, down})
 	line(Plan, Serving, Call, [2]int{column(1) + 134, below}, "start", [2]int{column(1) + 122, down}, [2]int{column(1) + 122, low})
-	line(Plan, Monitoring, Call, [2]int{column(0) + 160, below}, "start", [2]int{column(0) + 148, down}, [2]int{column(0) + 148, low})
+	line(Plan, Monitoring, Call, [2]int{column(0) + 176, below}, "start", [2]int{column(0) + 164, down}, [2]int{column(0) + 164, low})
 	line(Monitoring, Plan, Event, [2]int{column(0) + 40, below}, "start", [2]int{column(0) + 28, low}, [2]int{column(0) + 28, down})
 	// The lookup at serving's time passes behind plan, which has no part in it.
 	line(Serving, Features, Call, [2]int{column(1) + 42, up + 42}, "end", [2]int{column(1) + 54, low}, [2]int{column(1) + 54, up})

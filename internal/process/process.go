@@ -31,9 +31,9 @@ func Stages() []Stage {
 		{Features, [2]string{"one definition for", "training and serving"}, []string{"feature.defined", "feature.materialized"}},
 		{Tracking, [2]string{"runs, metrics, models", "as their scripts log them"}, []string{"run.created", "run.finished", "model.logged"}},
 		{Training, [2]string{"locked runtimes,", "watched processes"}, []string{"training.started", "training.finished"}},
-		{Registry, [2]string{"versions, and releases named", "by all that made them"}, []string{"model.version.created", "release.created", "model.alias.set"}},
-		{Delivery, [2]string{"gates, approvals, canaries,", "the way back"}, []string{"change.requested", "gate.passed", "gate.failed", "change.waiting", "change.approved", "change.rejected", "change.refused", "delivery.moved", "change.closed"}},
-		{Serving, [2]string{"predictions from releases,", "champion and challenger"}, []string{"endpoint.configured", "serving.activated", "serving.failed"}},
+		{Registry, [2]string{"versions; releases named", "by what made them"}, []string{"model.version.created", "release.created", "model.alias.set"}},
+		{Delivery, [2]string{"gates, approvals, canary,", "the way back"}, []string{"change.requested", "gate.passed", "gate.failed", "change.waiting", "change.approved", "change.rejected", "change.refused", "delivery.moved", "change.closed"}},
+		{Serving, [2]string{"answers from releases,", "champion and challenger"}, []string{"endpoint.configured", "serving.activated", "serving.failed"}},
 		{Monitoring, [2]string{"the prediction log, drift,", "quality with late labels"}, []string{"quality.measured", "drift.measured", "quality.degraded", "drift.detected", "features.missing"}},
 		{Plan, [2]string{"owns every workflow that crosses stages:", "apply, run, gates, retrain"}, []string{"project.applied", "pipeline.requested", "pipeline.step.done", "pipeline.step.cached", "pipeline.step.failed", "pipeline.finished", "pipeline.failed", "model.trained"}},
 	}

@@ -53,6 +53,11 @@ path.tip { stroke: none; fill: var(--line); } path.tip.event { fill: var(--event
 			fmt.Fprintf(&b, `<text class="%s" x="%d" y="%d" text-anchor="%s">%s</text>`+"\n", l.Kind, l.Label[0], l.Label[1]+step*i, l.Anchor, esc(name))
 		}
 	}
+	if d.Width > 1000 { // there is room for what the lines mean
+		y := d.Height - 20
+		fmt.Fprintf(&b, `<path class="event" d="M2 %d H34"/><text class="event" x="42" y="%d">event, followed</text>`, y, y+4)
+		fmt.Fprintf(&b, `<path class="call" d="M158 %d H190"/><text class="call" x="198" y="%d">call</text><text class="event" x="244" y="%d">↻ follows itself</text>`+"\n", y, y+4, y+4)
+	}
 	b.WriteString("</svg>\n")
 	return b.Bytes()
 }
