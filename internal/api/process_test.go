@@ -1,7 +1,9 @@
 package api_test
 
 import (
+	"encoding/json"
 	"net/http"
+	"os"
 	"slices"
 	"testing"
 
@@ -27,7 +29,9 @@ func TestProcessFollowsAProject(t *testing.T) {
 		}
 		return out
 	}
-	for name, s := range read() {
+	quiet := read()
+	keepFixture(t, w)
+	for name, s := range quiet {
 		if s.State != "idle" || s.Note != nil || s.Last != nil || len(s.Emits) == 0 {
 			t.Errorf("%s of an empty project: %+v", name, s)
 		}
@@ -64,5 +68,22 @@ func TestProcessFollowsAProject(t *testing.T) {
 	}
 	if s := now["serving"]; s.State != "idle" || s.Last.Type != "serving.activated" || s.Last.Ref == nil || s.Last.Ref.Kind != "model" || s.Last.Ref.ID != "delay" || !slices.Contains(s.Counts, api.ProcessCount{Name: "answering", Value: 1}) {
 		t.Errorf("serving: %+v %+v", s, s.Last)
+	}
+}
+
+// keepFixture holds the empty process that the pages' fixtures stand on to the server's own answer.
+func keepFixture(t *testing.T, w *world) {
+	t.Helper()
+	var p api.Process
+	w.get("/process", "Process", &p)
+	p.Behind = 0 // that depends on the moment
+	got, err := json.MarshalIndent(p, "", " ")
+	ok(t, err)
+	const file = "../../ui/dev/fixtures/process.json"
+	if *update {
+		ok(t, os.WriteFile(file, append(got, '\n'), 0o644))
+	}
+	if want := must[[]byte](t)(os.ReadFile(file)); string(want) != string(got)+"\n" {
+		t.Errorf("%s differs from the server's answer: go test ./internal/api -run Process -update", file)
 	}
 }

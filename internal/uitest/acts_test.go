@@ -125,7 +125,7 @@ func TestKeyboardReachesEverything(t *testing.T) {
 	t.Parallel()
 	p := Open(t, Fixtures(t), "falaj_session=approver")
 	p.Visit("#/p/flights/models")
-	for keys, want := range map[string]string{"gc": "changes", "gp": "pipelines", "gr": "runs", "gd": "data", "gl": "lineage", "ga": "audit", "gm": "models"} {
+	for keys, want := range map[string]string{"go": "process", "gc": "changes", "gp": "pipelines", "gr": "runs", "gd": "data", "gl": "lineage", "ga": "audit", "gm": "models"} {
 		p.Keys(keys)
 		if got := p.Hash(); got != "#/p/flights/"+want {
 			t.Errorf("%s leads to %s", keys, got)

@@ -9,6 +9,7 @@ import (
 
 // pages is every page of the fixtures' project, by the name of its picture.
 var pages = []struct{ name, hash, title string }{
+	{"process", "#/p/flights/process", "Process"},
 	{"models", "#/p/flights/models", "Models"},
 	{"model", "#/p/flights/models/delay?version=3", "delay"},
 	{"model-empty", "#/p/flights/models/gate_time", "gate_time"},

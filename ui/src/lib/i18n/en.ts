@@ -12,7 +12,7 @@ export const en = {
   menu: 'Menu',
   breadcrumb: 'Path to this page',
   project: 'Project',
-  nav: { models: 'Models', changes: 'Changes', pipelines: 'Pipelines', runs: 'Runs', data: 'Data', lineage: 'Lineage', audit: 'Audit' },
+  nav: { process: 'Process', models: 'Models', changes: 'Changes', pipelines: 'Pipelines', runs: 'Runs', data: 'Data', lineage: 'Lineage', audit: 'Audit' },
   liveStates: { off: 'Not live', connecting: 'Connecting', live: 'Live', waiting: 'Connection lost, trying again' },
   themes: { auto: 'Theme: as the system', light: 'Theme: light', dark: 'Theme: dark' },
   roles: { viewer: 'viewer', engineer: 'engineer', approver: 'approver', admin: 'admin' },
@@ -260,6 +260,29 @@ export const en = {
   zoomFit: 'Fit',
 
   // changes
+  processLead: 'The lifecycle as it runs: what each stage announced last, and what goes between them.',
+  processStages: { data: 'Data', features: 'Features', tracking: 'Tracking', training: 'Training', registry: 'Registry', delivery: 'Delivery', serving: 'Serving', monitoring: 'Monitoring', plan: 'Plan' },
+  processSays: {
+    data: 'Files in, contracts held, versions out.', features: 'One definition for training and serving.', tracking: 'Runs, metrics and models as their scripts log them.', training: 'Locked runtimes, watched processes.',
+    registry: 'Versions, and releases named by what made them.', delivery: 'Gates, approvals, canary, the way back.', serving: 'Answers from releases, champion and challenger.', monitoring: 'The prediction log, drift, quality with late labels.',
+    plan: 'Owns every workflow that crosses stages.',
+  },
+  stageStates: { idle: 'Quiet', working: 'Working', attention: 'Look here', failed: 'Failed' },
+  stageCounts: {
+    datasets: 'datasets', aside: 'files with rows set aside', views: 'feature views', experiments: 'experiments', running: 'runs logging', models: 'models', versions: 'versions', releases: 'releases',
+    open: 'open changes', waiting: 'waiting for a person', answering: 'endpoints answer', alerts: 'open alerts', runs: 'pipelines under way',
+  },
+  lastEvent: 'Last event',
+  noEvent: 'nothing yet',
+  nowTitle: 'Now',
+  betweenStages: 'Between the stages',
+  fromStage: 'From',
+  toStage: 'To',
+  edgeKinds: { event: 'event', call: 'call' },
+  edgeWhy: { event: 'Event: recorded with the change, followed when it can be', call: 'Call: waits for the answer', own: 'The stage follows it itself' },
+  behind: (count: number) => (count === 0 ? 'Every event is taken' : `${many(count, 'event waits', 'events wait')} for a follower`),
+  processDiagram: 'Diagram of the process; the tables below say the same',
+
   changesLead: 'Every promotion and rollback, with its evidence and its decision.',
   noChanges: 'No change was asked for.',
   changeStates: {
@@ -365,6 +388,19 @@ export const en = {
     already_decided: () => 'This change is decided.',
     wrong_state: () => 'Nothing is to be decided in this state.',
     open_mode: () => 'Open mode has no persons, so nobody can approve.',
+
+    'process.aside': (a: Args) => `${n(a.rows)} rows of ${iso(a.source)} were set aside.`,
+    'process.running': (a: Args) => `${many(Number(a.count), 'run is', 'runs are')} logging.`,
+    'process.down': (a: Args) => `${iso(a.model)} does not answer in ${iso(a.environment)}.`,
+    'process.loading': (a: Args) => `${iso(a.model)} is loading in ${iso(a.environment)}.`,
+    'process.alerts': (a: Args) => `${many(Number(a.count), 'alert is', 'alerts are')} open.`,
+    'process.change_failed': (a: Args) => `${iso(a.model + '@' + a.version)} could not be brought into ${iso(a.environment)}.`,
+    'process.waiting': (a: Args) => `${many(Number(a.count), 'change waits', 'changes wait')} for a person.`,
+    'process.open': (a: Args) => `${many(Number(a.count), 'change is', 'changes are')} under way.`,
+    'process.step': (a: Args) => iso(a.step),
+    'process.step_failed': (a: Args) => `${iso(a.step)} failed in ${iso(a.pipeline)}.`,
+    'process.run_failed': (a: Args) => `The newest run of ${iso(a.pipeline)} failed.`,
+    'process.runs': (a: Args) => `${many(Number(a.count), 'pipeline is', 'pipelines are')} under way.`,
 
     'quality.degraded': (a: Args) => `A model trained on newer data is better by ${n(a.gap)} ${iso(a.metric)}; allowed is ${n(a.min_gap)}.`,
     'drift.detected': (a: Args) => `Weighted drift ${n(a.weighted)} exceeds ${n(a.threshold)}, most from ${iso(a.feature)}.`,
