@@ -71,6 +71,11 @@ func TestPagesAreWholeInEveryMode(t *testing.T) {
 				for _, finding := range p.Axe() {
 					t.Errorf("%s: axe: %s", want.name, finding)
 				}
+				if v.Language == "ar" {
+					for _, text := range p.Foreign(latin()...) {
+						t.Errorf("%s: not Arabic: %q", want.name, text)
+					}
+				}
 				if shots != "" {
 					p.Shot(filepath.Join(shots, want.name+"-"+mode+".png"))
 				}
@@ -81,6 +86,9 @@ func TestPagesAreWholeInEveryMode(t *testing.T) {
 		})
 	}
 }
+
+// latin are words that Arabic pages write in Latin letters too: names of a program and a clock, measures, and SQL's word for nothing.
+func latin() []string { return []string{"falaj", "UTC", "PSI", "JS", "NULL"} }
 
 // TestPagesBeforeSignIn looks at what a person sees who is not in yet, and at open mode.
 func TestPagesBeforeSignIn(t *testing.T) {
@@ -105,6 +113,11 @@ func TestPagesBeforeSignIn(t *testing.T) {
 			}
 			for _, finding := range p.Axe() {
 				t.Errorf("%s %v: axe: %s", c.name, v, finding)
+			}
+			if v.Language == "ar" {
+				for _, text := range p.Foreign(latin()...) {
+					t.Errorf("%s: not Arabic: %q", c.name, text)
+				}
 			}
 			if c.name == "open-mode" && v.Language == "en" && (p.Enabled("Approve") || !strings.Contains(p.Text("main"), "Sign in to decide.")) {
 				t.Errorf("open mode can approve, or does not say why not:\n%s", p.Text("main"))

@@ -281,6 +281,8 @@ export const ar: Dictionary = {
     datasets: 'مجموعات البيانات', aside: 'ملفات وُضعت صفوف منها جانبًا', views: 'عروض السمات', experiments: 'التجارب', running: 'تشغيلات تسجّل', models: 'النماذج', versions: 'الإصدارات', releases: 'النشرات',
     open: 'تغييرات مفتوحة', waiting: 'بانتظار شخص', answering: 'نقاط تجيب', alerts: 'تنبيهات مفتوحة', runs: 'خطوط معالجة جارية',
   },
+  processStage: 'المرحلة',
+  figures: 'أرقام',
   lastEvent: 'آخر حدث',
   noEvent: 'لا شيء بعد',
   nowTitle: 'الآن',

@@ -272,6 +272,8 @@ export const en = {
     datasets: 'datasets', aside: 'files with rows set aside', views: 'feature views', experiments: 'experiments', running: 'runs logging', models: 'models', versions: 'versions', releases: 'releases',
     open: 'open changes', waiting: 'waiting for a person', answering: 'endpoints answer', alerts: 'open alerts', runs: 'pipelines under way',
   },
+  processStage: 'Stage',
+  figures: 'Figures',
   lastEvent: 'Last event',
   noEvent: 'nothing yet',
   nowTitle: 'Now',
