@@ -27,8 +27,8 @@ type BackupRequest struct {
 const patience = 2 * time.Minute
 
 // everything is the resource of what concerns the whole installation.
-func everything(*http.Request) (policy.Resource, error) {
-	return policy.Resource{Kind: "Installation", ID: "*"}, nil
+func everything(r *http.Request) (policy.Resource, error) {
+	return policy.Resource{Kind: "Installation", ID: "*"}.In(r.URL.Query().Get("region")), nil
 }
 
 // createBackup streams one backup. Until its first byte an error is a problem as everywhere; later the file says why instead of its

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// contract is ui/src/lib/types.ts, read well enough to hold answers to it: a missing or superfluous key, a null array, a
+// contract is ui/src/lib/types.ts and the part that it hands on, read well enough to hold answers to it: a missing or superfluous key, a null array, a
 // word that no enumeration has.
 type contract struct {
 	decls map[string]*decl
@@ -38,11 +38,15 @@ type field struct {
 
 func readContract(t testing.TB) *contract {
 	t.Helper()
-	text, err := os.ReadFile("../../ui/src/lib/types.ts")
-	if err != nil {
-		t.Fatal(err)
+	var text []byte
+	for _, file := range []string{"types.ts", "types.process.ts"} {
+		part, err := os.ReadFile("../../ui/src/lib/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = append(text, part...)
 	}
-	plain := regexp.MustCompile(`(?s)/\*.*?\*/|//[^\n]*`).ReplaceAllString(string(text), "")
+	plain := regexp.MustCompile(`(?s)/\*.*?\*/|//[^\n]*|import type [^;]*;|export \* from [^;]*;`).ReplaceAllString(string(text), "")
 	r := &tsReader{tokens: regexp.MustCompile(`'[^']*'|[A-Za-z_0-9.]+|[^\s]`).FindAllString(plain, -1)}
 	c := &contract{decls: map[string]*decl{}}
 	for r.at < len(r.tokens) {

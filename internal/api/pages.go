@@ -14,6 +14,7 @@ import (
 
 // pages registers what the pages read, and the two calls that feed models from outside: labels, and event time in a replay.
 func (a *API) pages() {
+	add(a, "GET", "/projects/{p}/process", "getProcess", "The lifecycle: stages with state and last event, and what goes between them", "project.read", a.process)
 	add(a, "GET", "/projects/{p}/models", "listModels", "Models with their health", "model.read", a.listModels)
 	add(a, "GET", "/projects/{p}/models/{m}", "getModel", "A model: versions, timeline, alerts", "model.read", a.getModel, on("Model", "m"))
 	add(a, "GET", "/projects/{p}/models/{m}/telemetry", "getTelemetry", "Traffic, quality and drift over event time", "monitor.read", a.telemetry, on("Model", "m"))

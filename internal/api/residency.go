@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"slices"
-	"strings"
 
 	"falaj/internal/kernel/ledger"
 	"falaj/internal/kernel/policy"
@@ -15,8 +14,8 @@ type Residency struct {
 	Allowed   []string   `json:"allowed" doc:"regions of the project"`
 	Stores    []Store    `json:"stores"`
 	Targets   []Target   `json:"targets" doc:"places outside that are set up to get bytes"`
-	Transfers []Transfer `json:"transfers" doc:"newest first, at most 1000"`
-	Denials   []Transfer `json:"denials" doc:"refused because of the region, newest first, among the newest 1000 entries"`
+	Transfers []Transfer `json:"transfers" doc:"newest first, at most 1000 of each kind"`
+	Denials   []Transfer `json:"denials" doc:"refused because of the region, newest first, among the newest 1000 of each kind"`
 	OK        bool       `json:"ok" doc:"every store, key and target lies where the project allows"`
 }
 
@@ -80,25 +79,25 @@ func (a *API) residency(ctx context.Context, in *InProject) (*Out[Residency], er
 		}
 		out.Targets = append(out.Targets, Target{"webhook", h.ID, h.Host(), region, inside(region)})
 	}
-	for _, action := range []string{"dataset.export", "webhook.create", "webhook.test"} {
-		rows, err := a.Store.Recent(ctx, in.Project, action, "", 0, 1000)
+	// A backup holds every project, so it is told in each.
+	for action, project := range map[string]string{"dataset.export": in.Project, "webhook.create": in.Project, "webhook.test": in.Project, "backup.create": ""} {
+		rows, err := a.Store.Recent(ctx, project, action, "", 0, 1000)
 		if err != nil {
 			return nil, err
 		}
 		for _, r := range rows {
-			if r.Decision == "allow" {
+			switch {
+			case r.Decision == "allow":
 				out.Transfers = append(out.Transfers, transfer(r))
+			case slices.Contains(r.Reasons, "residency"):
+				out.Denials = append(out.Denials, transfer(r))
 			}
 		}
 	}
-	slices.SortFunc(out.Transfers, func(x, y Transfer) int { return int(y.Seq - x.Seq) })
-	rows, err := a.Store.Recent(ctx, in.Project, "", "", 0, 1000)
-	for _, r := range rows {
-		if r.Decision == "deny" && slices.ContainsFunc(r.Reasons, func(s string) bool { return strings.HasPrefix(s, "residency") }) {
-			out.Denials = append(out.Denials, transfer(r))
-		}
-	}
-	return answer(out), err
+	newest := func(x, y Transfer) int { return int(y.Seq - x.Seq) }
+	slices.SortFunc(out.Transfers, newest)
+	slices.SortFunc(out.Denials, newest)
+	return answer(out), nil
 }
 
 func transfer(r ledger.Row) Transfer { return Transfer{r.Seq, r.Time, r.Actor, r.Action, r.Resource} }

@@ -22,7 +22,7 @@ func copyDatabases(ctx context.Context, pairs [][2]string, cut func() error) err
 // backing makes the service and records a restore that this start is the first after.
 func (a *App) backing(ctx context.Context, keys *seal.Keys) (err error) {
 	a.backups, err = backup.New(backup.Config{Store: a.store, Blobs: a.blobs, Keys: keys, Data: a.cfg.Data, Work: filepath.Join(a.cfg.Data, "run", "backup"),
-		Copy: copyDatabases, Open: sqlite.OpenCopy, Version: Version, DataFormat: formatVersion})
+		Copy: copyDatabases, Open: sqlite.OpenCopy, Version: Version, DataFormat: formatVersion, Region: a.cfg.Region})
 	if err != nil {
 		return err
 	}

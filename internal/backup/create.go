@@ -35,6 +35,7 @@ type Config struct {
 	Open       func(ctx context.Context, path string) (*sql.DB, error)
 	Version    string
 	DataFormat int
+	Region     string // of the installation
 }
 
 // Service makes backups of the installation that it belongs to, one at a time.
@@ -101,7 +102,7 @@ func (s *Service) Prepare(ctx context.Context, keys []byte) (_ *Job, err error) 
 	if j.work, err = os.MkdirTemp(s.cfg.Work, "backup-"); err != nil {
 		return nil, full(err)
 	}
-	j.manifest = Manifest{Format: formatVersion, ID: id.New("bkp"), Falaj: s.cfg.Version, DataFormat: s.cfg.DataFormat, Keyset: s.cfg.Keys.ID(), WithKeys: keys != nil}
+	j.manifest = Manifest{Format: formatVersion, ID: id.New("bkp"), Falaj: s.cfg.Version, DataFormat: s.cfg.DataFormat, Region: s.cfg.Region, Keyset: s.cfg.Keys.ID(), WithKeys: keys != nil}
 	return j, j.prepare(ctx)
 }
 

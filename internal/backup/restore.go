@@ -204,6 +204,11 @@ func finish(root *os.Root, rep Report) error {
 	if err := root.WriteFile(WriterFile, []byte(Writer(rep.Manifest.Falaj, rep.Manifest.Schema)+"\n"), 0o600); err != nil {
 		return err
 	}
+	if region := rep.Manifest.Region; region != "" {
+		if err := root.WriteFile("REGION", []byte(region+"\n"), 0o600); err != nil {
+			return err
+		}
+	}
 	return root.WriteFile("FORMAT", []byte(strconv.Itoa(rep.Manifest.DataFormat)+"\n"), 0o600)
 }
 

@@ -53,6 +53,7 @@ type Manifest struct {
 	Created    int64  `json:"created"` // microseconds UTC: the instant of the databases
 	Falaj      string `json:"falaj"`
 	DataFormat int    `json:"data_format"` // of the data directory
+	Region     string `json:"region"`      // of the installation; a restored folder belongs to it
 	Schema     int64  `json:"schema"`
 	Ledger     Head   `json:"ledger"`
 	Keyset     string `json:"keyset"`    // which keyset opens it

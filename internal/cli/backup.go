@@ -1,14 +1,12 @@
 package cli
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -28,6 +26,7 @@ keep a copy of keyset.json apart from the data and from this file, or back up wi
 
 func (e *env) backupCmd() *cobra.Command {
 	var withKeys bool
+	var region string
 	var cfg app.Config
 	c := &cobra.Command{
 		Use:   "backup FILE",
@@ -44,10 +43,11 @@ func (e *env) backupCmd() *cobra.Command {
 				}
 				req.Keys = wrapped
 			}
-			return e.backup(cmd.Context(), args[0], req)
+			return e.backup(cmd.Context(), args[0], region, req)
 		},
 	}
 	c.Flags().BoolVar(&withKeys, "with-keys", false, "put the keyset in, under a passphrase that is asked for or read from stdin")
+	c.Flags().StringVar(&region, "region", "", "where FILE will lie, such as ae: it must be the installation's")
 	keyFlags(c, &cfg)
 	c.AddCommand(e.verifyCmd())
 	return c
@@ -105,7 +105,7 @@ func (e *env) secrets(prompts ...string) ([]string, error) {
 }
 
 // backup writes the stream to a file beside FILE, checks it on the way, and gives it its name when it is whole.
-func (e *env) backup(ctx context.Context, path string, req api.BackupRequest) (err error) {
+func (e *env) backup(ctx context.Context, path, region string, req api.BackupRequest) (err error) {
 	if _, err := os.Lstat(path); err == nil {
 		return fault.New(fault.Exists, path+" exists already.", "A backup never overwrites: name another file.")
 	}
@@ -118,17 +118,18 @@ func (e *env) backup(ctx context.Context, path string, req api.BackupRequest) (e
 			_ = errors.Join(f.Close(), os.Remove(f.Name()))
 		}
 	}()
-	body, size, err := e.client().stream(ctx, "/backups", req)
+	resp, err := e.client().stream(ctx, "/backups?region="+url.QueryEscape(region), req)
 	if err != nil {
 		return err
 	}
-	defer body.Close()
+	defer resp.Body.Close()
 	tools, err := app.BackupTools()
 	if err != nil {
 		return err
 	}
+	size, _ := strconv.ParseInt(resp.Header.Get(api.BackupSize), 10, 64) // 0: unknown
 	p := e.carry(size)
-	rep, err := backup.Verify(ctx, tools, io.TeeReader(body, io.MultiWriter(f, p)), nil)
+	rep, err := backup.Verify(ctx, tools, io.TeeReader(resp.Body, io.MultiWriter(f, p)), nil)
 	p.done()
 	if err != nil {
 		return broken(err)
@@ -168,34 +169,6 @@ func broken(err error) error {
 		return fault.Wrap(err, fault.Unavailable, "The server broke off in the middle of the backup; no file was made.", "See the server's log, then type the command again.")
 	}
 	return err
-}
-
-// stream posts a body and gives the answer as it comes, however long it takes.
-func (c *client) stream(ctx context.Context, path string, in any) (io.ReadCloser, int64, error) {
-	b, err := json.Marshal(in)
-	if err != nil {
-		return nil, 0, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+api.Base+path, bytes.NewReader(b))
-	if err != nil {
-		return nil, 0, fault.Wrap(err, fault.Invalid, "'"+c.base+"' is not an address of a server.", "Use --server http://HOST:PORT.")
-	}
-	req.Header.Set("Content-Type", "application/json")
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
-	}
-	patient := *c.http
-	patient.Timeout = 0
-	resp, err := patient.Do(req)
-	if err != nil {
-		return nil, 0, c.unreachable(err)
-	}
-	if resp.StatusCode >= 400 {
-		defer resp.Body.Close()
-		return nil, 0, problemOf(resp)
-	}
-	size, _ := strconv.ParseInt(resp.Header.Get(api.BackupSize), 10, 64) // 0: unknown
-	return resp.Body, size, nil
 }
 
 func (e *env) verifyCmd() *cobra.Command {

@@ -114,13 +114,43 @@ func (c *client) call(ctx context.Context, method, path string, in, out any) err
 	return c.send(ctx, method, api.Base+path, "application/json", body, out)
 }
 
+// send decodes the answer into out: JSON, or *[]byte as it is.
 func (c *client) send(ctx context.Context, method, path, contentType string, body io.Reader, out any) error {
+	resp, err := c.do(ctx, c.http, method, path, contentType, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if out == nil || resp.StatusCode == http.StatusNoContent {
+		_, err := io.Copy(io.Discard, resp.Body)
+		return err
+	}
+	if raw, ok := out.(*[]byte); ok {
+		*raw, err = io.ReadAll(resp.Body)
+		return err
+	}
+	return json.NewDecoder(resp.Body).Decode(out)
+}
+
+// stream posts in as JSON and gives the answer as it comes, however long it takes.
+func (c *client) stream(ctx context.Context, path string, in any) (*http.Response, error) {
+	b, err := json.Marshal(in)
+	if err != nil {
+		return nil, err
+	}
+	patient := *c.http
+	patient.Timeout = 0
+	return c.do(ctx, &patient, http.MethodPost, api.Base+path, "application/json", bytes.NewReader(b))
+}
+
+// do gives an answer that is none of the errors.
+func (c *client) do(ctx context.Context, by *http.Client, method, path, contentType string, body io.Reader) (*http.Response, error) {
 	if c.wrong != nil {
-		return c.wrong
+		return nil, c.wrong
 	}
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
-		return fault.Wrap(err, fault.Invalid, "'"+c.base+"' is not an address of a server.", "Use --server http://HOST:PORT.")
+		return nil, fault.Wrap(err, fault.Invalid, "'"+c.base+"' is not an address of a server.", "Use --server http://HOST:PORT.")
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", contentType)
@@ -128,29 +158,18 @@ func (c *client) send(ctx context.Context, method, path, contentType string, bod
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	resp, err := c.http.Do(req)
+	resp, err := by.Do(req)
 	if err != nil {
-		return c.unreachable(err)
+		return nil, c.unreachable(err)
+	}
+	if resp.StatusCode < 400 {
+		return resp, nil
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode >= 400 {
-		if resp.Proto == "HTTP/1.0" && resp.StatusCode == http.StatusBadRequest && strings.HasPrefix(c.base, "http://") { // so answers a TLS port in clear
-			return fault.New(fault.Invalid, "The server at "+c.base+" speaks TLS only.", "Name it https://"+strings.TrimPrefix(c.base, "http://")+" by --server or FALAJ_SERVER, with its certificate: --ca FILE.")
-		}
-		return problemOf(resp)
+	if resp.Proto == "HTTP/1.0" && resp.StatusCode == http.StatusBadRequest && strings.HasPrefix(c.base, "http://") { // so answers a TLS port in clear
+		return nil, fault.New(fault.Invalid, "The server at "+c.base+" speaks TLS only.", "Name it https://"+strings.TrimPrefix(c.base, "http://")+" by --server or FALAJ_SERVER, with its certificate: --ca FILE.")
 	}
-	if out == nil || resp.StatusCode == http.StatusNoContent {
-		_, err := io.Copy(io.Discard, resp.Body)
-		return err
-	}
-	if read, ok := out.(func(*http.Response) error); ok {
-		return read(resp)
-	}
-	if raw, ok := out.(*[]byte); ok {
-		*raw, err = io.ReadAll(resp.Body)
-		return err
-	}
-	return json.NewDecoder(resp.Body).Decode(out)
+	return nil, problemOf(resp)
 }
 
 func (c *client) unreachable(err error) error {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -38,13 +37,15 @@ func (e *env) dataCmd() *cobra.Command {
 			}
 			var x data.Export
 			path := in(e.projectName(), "datasets", name, "versions", version, "export") + "?region=" + url.QueryEscape(region)
-			err := e.client().call(cmd.Context(), "POST", path, nil, func(resp *http.Response) error {
-				if err := json.Unmarshal([]byte(resp.Header.Get("Falaj-Export")), &x); err != nil {
-					return fault.Wrap(err, fault.Unavailable, "The answer is not an export.", "Is it a falaj of this version? See `falaj status`.")
-				}
-				return keepExport(args[1], x, resp.Body)
-			})
+			resp, err := e.client().stream(cmd.Context(), path, nil)
 			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			if err := json.Unmarshal([]byte(resp.Header.Get("Falaj-Export")), &x); err != nil {
+				return fault.Wrap(err, fault.Unavailable, "The answer is not an export.", "Is it a falaj of this version? See `falaj status`.")
+			}
+			if err := keepExport(args[1], x, resp.Body); err != nil {
 				return err
 			}
 			if e.json {

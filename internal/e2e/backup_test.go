@@ -92,13 +92,13 @@ func TestBackupAndRestore(t *testing.T) {
 
 	t.Run("who may and where to", func(t *testing.T) {
 		w := w.in(t)
-		w.problem(w.call(w.vera.token, "POST", apiBase+"/backups", nil), 403, "backup.create")
-		w.refusal(w.vera.falaj("backup", file), 3, "backup.create")
-		r := w.amal.ok("backup", file)
+		w.problem(w.call(w.vera.token, "POST", apiBase+"/backups?region=ae", nil), 403, "backup.create")
+		w.refusal(w.vera.falaj("backup", file, "--region", "ae"), 3, "backup.create")
+		r := w.amal.ok("backup", file, "--region", "ae")
 		if !strings.Contains(r.err, "KEYS ARE NOT IN THIS FILE") || !strings.Contains(r.out, file) {
 			t.Errorf("the backup does not say what matters: %s%s", r.out, r.err)
 		}
-		w.refusal(w.amal.falaj("backup", file), 1, "exists already")
+		w.refusal(w.amal.falaj("backup", file, "--region", "ae"), 1, "exists already")
 		if left, _ := filepath.Glob(file + ".partial*"); len(left) != 0 {
 			t.Errorf("left over: %v", left)
 		}
@@ -163,7 +163,7 @@ func TestBackupAndRestore(t *testing.T) {
 	t.Run("with keys", func(t *testing.T) {
 		w := w.in(t)
 		both := filepath.Join(t.TempDir(), "both.falaj")
-		args := []string{"backup", both, "--with-keys", "--keys", keys}
+		args := []string{"backup", both, "--region", "ae", "--with-keys", "--keys", keys}
 		w.refusal(w.command(w.dir, w.amal.config, "", args...), 1, "passphrase")
 		w.refusal(w.command(w.dir, w.amal.config, "short\n", args...), 1, "passphrase")
 		if r := w.command(w.dir, w.amal.config, password+"\n", args...); r.code != 0 || strings.Contains(r.err, "NOT IN THIS FILE") {
@@ -247,7 +247,7 @@ func TestBackupUnderLoad(t *testing.T) {
 		sure := append([]string(nil), known...)
 		mu.Unlock()
 		f := taken{filepath.Join(dir, fmt.Sprintf("b%d.falaj", n)), sure}
-		w.amal.ok("backup", f.file)
+		w.amal.ok("backup", f.file, "--region", "ae")
 		w.amal.ok("backup", "verify", f.file, "--keys", filepath.Join(w.data, "keys"))
 		files = append(files, f)
 	}
@@ -286,7 +286,7 @@ func TestKillDuringBackup(t *testing.T) {
 		w.must(201, w.request(w.amal.token, "PUT", project+"/blobs/"+digestOf(noise), noise))
 	}
 	w.unchanged(func() {
-		req, err := http.NewRequestWithContext(t.Context(), "POST", w.url+apiBase+"/backups", nil)
+		req, err := http.NewRequestWithContext(t.Context(), "POST", w.url+apiBase+"/backups?region=ae", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -299,7 +299,7 @@ func TestKillDuringBackup(t *testing.T) {
 		if _, err := io.CopyN(io.Discard, resp.Body, 1<<20); err != nil || resp.StatusCode != 200 {
 			t.Fatal(resp.Status, err)
 		}
-		w.problem(w.call(w.amal.token, "POST", apiBase+"/backups", nil), 409, "Another backup")
+		w.problem(w.call(w.amal.token, "POST", apiBase+"/backups?region=ae", nil), 409, "Another backup")
 		w.kill()
 		if _, err := io.Copy(io.Discard, resp.Body); err == nil {
 			t.Error("a stream of a killed server ended as if it were whole")
@@ -313,6 +313,6 @@ func TestKillDuringBackup(t *testing.T) {
 		}
 	})
 	file := filepath.Join(t.TempDir(), "again.falaj")
-	w.amal.ok("backup", file)
+	w.amal.ok("backup", file, "--region", "ae")
 	w.amal.ok("backup", "verify", file, "--keys", filepath.Join(w.data, "keys"))
 }

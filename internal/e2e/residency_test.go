@@ -37,6 +37,7 @@ func TestResidency(t *testing.T) {
 	for _, region := range []string{"", "eu"} {
 		for name, args := range map[string][]string{
 			"dataset.export": {"data", "export", "readings@1", dir, "--region", region},
+			"backup.create":  {"backup", filepath.Join(dir, "all.falaj"), "--region", region},
 			"webhook.create": {"webhook", "add", "https://example.com/hook", "--region", region},
 		} {
 			r := w.amal.falaj(args...) // amal is engineer and admin
@@ -85,7 +86,7 @@ func TestResidency(t *testing.T) {
 			t.Errorf("%s lies in %q", s.Name, s.Region)
 		}
 	}
-	if r := w.amal.ok("evidence", "residency"); !strings.Contains(r.out, "not let go: 4") || !strings.Contains(r.out, "let go: 2") {
+	if r := w.amal.ok("evidence", "residency"); !strings.Contains(r.out, "not let go: 6") || !strings.Contains(r.out, "let go: 2") {
 		t.Errorf("the command says: %s", r.out)
 	}
 	w.clean()

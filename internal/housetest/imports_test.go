@@ -10,7 +10,7 @@ import (
 // event. A stage's sub-folders have its rank.
 var downhill = []string{
 	"kernel", "store", "access", "audit", "blob", "flow", "lineage", "data", "features", "tracking", "training", "registry",
-	"delivery", "serving", "monitoring", "governance", "plan", "backup", "door", "compat", "api", "app", "cli",
+	"delivery", "serving", "monitoring", "governance", "plan", "backup", "process", "door", "compat", "api", "app", "cli",
 }
 
 // edges stand beside the order: what they may import of ours, and why.

@@ -258,6 +258,32 @@ func (s *Store) Events(ctx context.Context, after int64, limit int) ([]event.Eve
 	return out, err
 }
 
+// Latest gives the newest event of each of the types in a project, by type; types without one are absent. Time is when it was
+// recorded, also where the event tells of another time.
+func (s *Store) Latest(ctx context.Context, project string, types []string) (map[string]event.Event, error) {
+	out := map[string]event.Event{}
+	err := s.View(ctx, func(ctx context.Context, q Querier) error {
+		clear(out)
+		for _, kind := range types {
+			var e event.Event
+			var us int64
+			var data string
+			err := q.QueryRow(ctx, `SELECT o.seq, o.id, o.type, o.source, o.subject, o.project, l.time, o.data FROM outbox o JOIN ledger l ON l.event_id = o.id
+WHERE o.project = $1 AND o.type = $2 ORDER BY o.seq DESC LIMIT 1`, project, kind).Scan(&e.Seq, &e.ID, &e.Type, &e.Source, &e.Subject, &e.Project, &us, &data)
+			if errors.Is(err, sql.ErrNoRows) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			e.Time, e.Data = Time(us), json.RawMessage(data)
+			out[kind] = e
+		}
+		return nil
+	})
+	return out, err
+}
+
 // Wake returns a channel that is closed when the next event is committed by this process.
 func (s *Store) Wake() <-chan struct{} {
 	s.mu.Lock()

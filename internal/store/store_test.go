@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"falaj/internal/kernel/event"
 	"falaj/internal/kernel/fault"
@@ -80,6 +81,28 @@ func TestChangeIsAllOrNothing(t *testing.T) {
 		}
 		if err := s.Change(amal, "model.create", res("c"), count(&n)); err != nil || n != 2 {
 			t.Fatalf("the failed change left its counter: n=%d %v", n, err)
+		}
+	})
+}
+
+// The newest event of a type is found among many, with the time of its recording.
+func TestLatestOfEachType(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, s *store.Store) {
+		past := time.Date(2013, 4, 1, 0, 0, 0, 0, time.UTC)
+		for i, kind := range []string{"thing.made", "thing.made", "thing.sold", "thing.made"} {
+			if err := s.Change(storetest.As("amal"), "model.create", res("a"), func(context.Context, *store.Tx) (event.Draft, error) {
+				return event.Draft{Type: kind, Subject: fmt.Sprint(i), At: past}, nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := s.Latest(context.Background(), "p", []string{"thing.made", "thing.sold", "thing.lost"})
+		if err != nil || len(got) != 2 || got["thing.made"].Subject != "3" || got["thing.sold"].Subject != "2" || time.Since(got["thing.made"].Time) > time.Hour {
+			t.Fatalf("%+v %v", got, err)
+		}
+		if got, err := s.Latest(context.Background(), "q", []string{"thing.made"}); err != nil || len(got) != 0 {
+			t.Fatalf("another project: %+v %v", got, err)
 		}
 	})
 }

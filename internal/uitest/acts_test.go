@@ -125,7 +125,7 @@ func TestKeyboardReachesEverything(t *testing.T) {
 	t.Parallel()
 	p := Open(t, Fixtures(t), "falaj_session=approver")
 	p.Visit("#/p/flights/models")
-	for keys, want := range map[string]string{"gc": "changes", "gp": "pipelines", "gr": "runs", "gd": "data", "gl": "lineage", "ga": "audit", "gm": "models"} {
+	for keys, want := range map[string]string{"go": "process", "gc": "changes", "gp": "pipelines", "gr": "runs", "gd": "data", "gl": "lineage", "ga": "audit", "gm": "models"} {
 		p.Keys(keys)
 		if got := p.Hash(); got != "#/p/flights/"+want {
 			t.Errorf("%s leads to %s", keys, got)
@@ -223,6 +223,61 @@ func TestEventsReloadOnlyWhatTheyTouch(t *testing.T) {
 	p.Settle()
 	if asked := run(p, chromedp.Evaluate[[]string](`window.asked`)); len(asked) != 1 || !strings.HasSuffix(asked[0], "/projects/flights/datasets") {
 		t.Errorf("two events caused %q, want one read of the datasets", asked)
+	}
+}
+
+// TestProcessMovesWithAnEvent: an event shines at once in its stage and on the line to who follows it, and is then the stage's last,
+// without a reload of the page.
+func TestProcessMovesWithAnEvent(t *testing.T) {
+	t.Parallel()
+	base := Fixtures(t)
+	browser := Start(t)
+	for _, view := range []View{{}, {Language: "ar", Theme: "dark", Width: 380}} {
+		p := browser.Open(t, base, "falaj_session=approver", view)
+		p.Visit("#/p/flights/process")
+		last := func(stage string) string { return p.Text(`tr[data-row="` + stage + `"] code`) }
+		p.Settle()
+		if got := last("delivery"); got == "delivery.moved" {
+			t.Fatalf("%v: before: %q", view, got)
+		}
+		run(p, chromedp.Poll[bool](`document.querySelector(".live.live") !== null`, chromedp.WithPollingTimeout(limit)))
+		r, err := http.Post(base+"/dev/event?type=delivery.moved&subject=delay/production", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		// Whatever shines was not there before: the name on the line, or in the row where lines cannot be drawn.
+		run(p, chromedp.Poll[bool](`[...document.querySelectorAll("svg text.event.on")].some((e) => e.textContent.includes("delivery.moved"))`, chromedp.WithPollingTimeout(limit)))
+		run(p, chromedp.Poll[bool](`document.querySelector('a[data-stage="delivery"] text.last').textContent === "delivery.moved"`, chromedp.WithPollingTimeout(limit)))
+		p.Settle()
+		if got := last("delivery"); got != "delivery.moved" {
+			t.Errorf("%v: the table says %q", view, got)
+		}
+		if got := p.Text(`tr[data-row="delivery"] time`); got != "just now" && got != "الآن" {
+			t.Errorf("%v: delivery's last event came %q", view, got)
+		}
+		r, err = http.Post(base+"/dev/event?type=change.waiting&subject=chg_01jdq9x3y4z5a6b7", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		run(p, chromedp.Poll[bool](`document.querySelector('a[data-stage="delivery"] text.last').textContent === "change.waiting"`, chromedp.WithPollingTimeout(limit)))
+		for _, complaint := range p.Complaints() {
+			t.Errorf("%v: console: %s", view, complaint)
+		}
+	}
+}
+
+// TestProcessLeadsToTheStages: each box is a link to where its stage is looked at.
+func TestProcessLeadsToTheStages(t *testing.T) {
+	t.Parallel()
+	p := Open(t, Fixtures(t), "falaj_session=approver")
+	for stage, want := range map[string]string{"data": "data", "features": "lineage", "tracking": "runs", "registry": "models", "delivery": "changes", "plan": "pipelines"} {
+		p.Visit("#/p/flights/process")
+		p.Click(`a[data-stage="` + stage + `"] text.name`)
+		if got := p.Hash(); !strings.HasPrefix(got, "#/p/flights/"+want) {
+			t.Errorf("%s leads to %s", stage, got)
+		}
 	}
 }
 

@@ -144,6 +144,32 @@ func (p *Page) Overflow() []string {
 	})()`))
 }
 
+// Foreign gives what an Arabic page says in Latin letters where it is no name of the system: text and labels outside elements that run
+// left to right and outside the marks that isolate a name in a sentence, and every sentence of the server that was left in English.
+// What an error says beneath its translated first line may stay, and the words of may.
+func (p *Page) Foreign(may ...string) []string {
+	p.t.Helper()
+	list, err := json.Marshal(may)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return run(p, chromedp.Evaluate[[]string](`((may) => {
+		const found = new Set();
+		const look = (element, text) => {
+			if (element.closest("button[lang=en], .error [lang=en], script, style, template, code, pre, kbd, select") || element.getClientRects().length === 0) return;
+			// A sentence of the server that the page has no words for stands in an island of English: it is found too.
+			if (!element.closest("[lang=en]") && getComputedStyle(element).direction === "ltr") return;
+			const words = text.replace(/\u2066[^\u2069]*\u2069/g, " ").match(/[A-Za-z][A-Za-z'’-]+/g) ?? [];
+			if (words.some((word) => !may.includes(word))) found.add(text.trim().slice(0, 120) + " in " + element.cloneNode(false).outerHTML.slice(0, 160));
+		};
+		const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+		while (walk.nextNode()) look(walk.currentNode.parentElement, walk.currentNode.data);
+		for (const element of document.body.querySelectorAll("[aria-label], [title], [placeholder], [alt]"))
+			for (const name of ["aria-label", "title", "placeholder", "alt"]) if (element.hasAttribute(name)) look(element, element.getAttribute(name));
+		return [...found];
+	})(`+string(list)+`)`))
+}
+
 // Complaints are the errors in the browser's console so far.
 func (p *Page) Complaints() []string {
 	p.mu.Lock()

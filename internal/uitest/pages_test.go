@@ -9,6 +9,7 @@ import (
 
 // pages is every page of the fixtures' project, by the name of its picture.
 var pages = []struct{ name, hash, title string }{
+	{"process", "#/p/flights/process", "Process"},
 	{"models", "#/p/flights/models", "Models"},
 	{"model", "#/p/flights/models/delay?version=3", "delay"},
 	{"model-empty", "#/p/flights/models/gate_time", "gate_time"},
@@ -70,6 +71,11 @@ func TestPagesAreWholeInEveryMode(t *testing.T) {
 				for _, finding := range p.Axe() {
 					t.Errorf("%s: axe: %s", want.name, finding)
 				}
+				if v.Language == "ar" {
+					for _, text := range p.Foreign(latin()...) {
+						t.Errorf("%s: not Arabic: %q", want.name, text)
+					}
+				}
 				if shots != "" {
 					p.Shot(filepath.Join(shots, want.name+"-"+mode+".png"))
 				}
@@ -80,6 +86,10 @@ func TestPagesAreWholeInEveryMode(t *testing.T) {
 		})
 	}
 }
+
+// latin are words that Arabic pages write in Latin letters too: names of a program, a clock and a language, measures, and SQL's word for
+// nothing.
+func latin() []string { return []string{"falaj", "UTC", "SQL", "PSI", "JS", "NULL"} }
 
 // TestPagesBeforeSignIn looks at what a person sees who is not in yet, and at open mode.
 func TestPagesBeforeSignIn(t *testing.T) {
@@ -104,6 +114,11 @@ func TestPagesBeforeSignIn(t *testing.T) {
 			}
 			for _, finding := range p.Axe() {
 				t.Errorf("%s %v: axe: %s", c.name, v, finding)
+			}
+			if v.Language == "ar" {
+				for _, text := range p.Foreign(latin()...) {
+					t.Errorf("%s: not Arabic: %q", c.name, text)
+				}
 			}
 			if c.name == "open-mode" && v.Language == "en" && (p.Enabled("Approve") || !strings.Contains(p.Text("main"), "Sign in to decide.")) {
 				t.Errorf("open mode can approve, or does not say why not:\n%s", p.Text("main"))

@@ -126,7 +126,7 @@ func places(t *testing.T, p *Page) map[string]string {
 	t.Helper()
 	const top = "#/p/flights"
 	out := map[string]string{
-		"home": top + "/models", "model": top + "/models/delay", "versions": top + "/models/delay?version=4", "changes": top + "/changes", "pipelines": top + "/pipelines",
+		"home": top + "/models", "process": top + "/process", "model": top + "/models/delay", "versions": top + "/models/delay?version=4", "changes": top + "/changes", "pipelines": top + "/pipelines",
 		"datasets": top + "/data", "dataset": top + "/data/flights", "version": top + "/data/flights/2", "derived": top + "/data/departures/2", "lineage-all": top + "/lineage",
 		"lineage": top + "/lineage?focus=model_version%3Adelay%404", "audit": top + "/audit", "runs": top + "/runs",
 	}
@@ -171,6 +171,7 @@ func TestStoryIsOnThePages(t *testing.T) {
 	at := places(t, omar)
 
 	for name, wants := range map[string][]string{
+		"process":         {"dataset.version.created", "quality.degraded", "PredictionSink", "Delivery", "Every event is taken"},
 		"home":            {"delay", "production", "@4", "Recent changes", "Serves in production"},
 		"model":           {"Refused", "@2 in staging", "delays are understood as minutes", "Promoted @1 → @4 in production", "approved by omar", "New challenger", "better by", "No drift that matters"},
 		"versions":        {"What made this release", "departures@2", "model.lgb", "falaj why flights/delay@4"},
@@ -204,7 +205,10 @@ func TestStoryIsOnThePages(t *testing.T) {
 
 	layla := browser.Open(t, d.base, "", View{})
 	layla.Login("layla", d.people["layla"])
+	// Omar looks at the process while Layla asks for a change: his page learns of it by itself.
+	omar.Visit(at["process"])
 	at["change-waiting"] = "#/p/flights/changes/" + pending(t, layla)
+	run(omar, chromedp.Poll[bool](`(() => { const stage = document.querySelector('a[data-stage="delivery"]'); return stage?.dataset.state === "attention" && stage.querySelector("text.last").textContent === "change.waiting"; })()`, chromedp.WithPollingTimeout(limit)))
 	if layla.Enabled("Approve") || !strings.Contains(layla.Text(".decision"), "You requested this change") {
 		t.Errorf("the author may approve, or is not told why not:\n%s", layla.Text(".decision"))
 	}
@@ -264,8 +268,13 @@ func lookEverywhere(t *testing.T, browser *Browser, d demo, at map[string]string
 			for _, finding := range p.Axe() {
 				t.Errorf("%s %v: axe: %s", name, v, finding)
 			}
+			if v.Language == "ar" {
+				for _, text := range p.Foreign(latin()...) {
+					t.Errorf("%s: not Arabic: %q", name, text)
+				}
+			}
 			if file := picture(name, v); shots != "" && file != "" {
-				p.ShotTo(filepath.Join(shots, file), map[bool]int64{true: 820, false: 1720}[name == "quarantine" || name == "lineage"])
+				p.ShotTo(filepath.Join(shots, file), map[bool]int64{true: 820, false: 1720}[name == "quarantine" || name == "lineage" || name == "process"])
 			}
 		}
 		for _, complaint := range p.Complaints() {
@@ -284,7 +293,7 @@ func picture(name string, v View) string {
 	case v.Language != "en" || v.Theme != "light":
 		return ""
 	}
-	return map[string]string{"home": "home.png", "model": "model.png", "change": "change.png", "lineage": "lineage.png", "quarantine": "quarantine.png"}[name]
+	return map[string]string{"home": "home.png", "process": "process.png", "model": "model.png", "change": "change.png", "lineage": "lineage.png", "quarantine": "quarantine.png"}[name]
 }
 
 // bare is the text without the marks that keep machine names in their direction.

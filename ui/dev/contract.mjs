@@ -52,6 +52,7 @@ for (const d of (await read(`${p}/datasets`, 'Page<DatasetSummary>'))?.items ?? 
   for (const v of (detail?.version_list ?? []).slice(0, 3)) await read(`${p}/datasets/${id(d.name)}/versions/${v.version}`, 'DatasetVersion');
   for (const b of (await read(`${p}/datasets/${id(d.name)}/quarantine`, 'Page<QuarantineBatch>'))?.items ?? []) await read(`${p}/datasets/${id(d.name)}/quarantine/${id(b.id)}/rows`, 'QuarantineRows');
 }
+await read(`${p}/process`, 'Process');
 const graph = await read(`${p}/lineage?depth=4`, 'Lineage');
 for (const n of (graph?.nodes ?? []).slice(0, 8)) await read(`${p}/lineage?focus=${id(n.key)}&depth=2`, 'Lineage');
 for (const c of (await read(`${p}/changes`, 'Page<ChangeSummary>'))?.items ?? []) await read(`${p}/changes/${id(c.id)}`, 'ChangeDetail');

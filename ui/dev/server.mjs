@@ -11,9 +11,11 @@ import { audit, changes, decide, seenBy } from './fixtures/delivery.mjs';
 import { lineage } from './fixtures/lineage.mjs';
 import { models, telemetry } from './fixtures/models.mjs';
 import { advance, pipelines } from './fixtures/pipelines.mjs';
+import { hear, processNow } from './fixtures/process.mjs';
 import { compare, detail, experiments, runs } from './fixtures/runs.mjs';
 
 const dist = new URL('../../internal/ui/dist/', import.meta.url).pathname;
+const emptyProcess = JSON.parse(readFileSync(new URL('fixtures/process.json', import.meta.url), 'utf8'));
 const kinds = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.woff2': 'font/woff2' };
 const CSP =
   "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types svelte-trusted-html";
@@ -63,6 +65,8 @@ function answer(method, path, query, name, body) {
       if (sub === 'versions') return datasetVersion(id, Number(sid)) ? { body: datasetVersion(id, Number(sid)) } : missing();
       if (sub === 'quarantine') return { body: tail ? quarantineRows : page(id === 'flights' ? quarantine : []) };
       return { body: datasets[id] };
+    case 'process':
+      return { body: processNow(emptyProcess) };
     case 'lineage':
       return { body: lineage(query.get('focus') ?? '') };
     case 'changes': {
@@ -93,6 +97,7 @@ const streams = new Set();
 let seq = 4211;
 function emit(type, subject) {
   seq++;
+  hear(emptyProcess, type, subject);
   const event = { specversion: '1.0', id: 'evt_' + seq, source: 'falaj', type, subject, time: new Date().toISOString(), project: 'flights', seq, data: {} };
   for (const stream of streams) stream.write(`id: ${seq}\ndata: ${JSON.stringify(event)}\n\n`);
 }

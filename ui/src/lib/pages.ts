@@ -3,10 +3,11 @@ import type { Component } from 'svelte';
 import type { Location } from './router.svelte';
 
 export type PageName =
-  | 'models' | 'model' | 'runs' | 'run' | 'compare' | 'datasets' | 'dataset' | 'version' | 'quarantine'
+  | 'process' | 'models' | 'model' | 'runs' | 'run' | 'compare' | 'datasets' | 'dataset' | 'version' | 'quarantine'
   | 'lineage' | 'changes' | 'change' | 'pipelines' | 'pipeline' | 'audit' | 'login' | 'setup' | 'missing';
 
 const pages: Record<PageName, () => Promise<{ default: Component<Record<string, string>> }>> = {
+  process: () => import('../pages/Process.svelte') as never,
   models: () => import('../pages/Models.svelte') as never,
   model: () => import('../pages/Model.svelte') as never,
   runs: () => import('../pages/Runs.svelte') as never,
@@ -37,6 +38,7 @@ export interface Match {
 
 /** [section, parameter names..., page]: matched by the number of segments below the project. */
 const table: [pattern: string[], page: PageName][] = [
+  [['process'], 'process'],
   [['models'], 'models'],
   [['models', ':model'], 'model'],
   [['runs'], 'runs'],

@@ -1,5 +1,5 @@
 /** The colour and icon of every state. */
-import type { ChangeState, Evidence, Health, PipelineState, PipelineStep, PointerMove, RunStatus, Verdict } from './types';
+import type { ChangeState, Evidence, Health, PipelineState, PipelineStep, PointerMove, RunStatus, StageState, Verdict } from './types';
 import type { IconName } from './ui/Icon.svelte';
 import type { Tone } from './ui/Status.svelte';
 
@@ -57,4 +57,10 @@ export const move: Record<PointerMove['kind'], Look> = {
   rollback: { tone: 'warn', icon: 'back' },
   refused: { tone: 'bad' },
   retrain: { tone: 'info', icon: 'pipelines' },
+};
+export const stage: Record<StageState, Look> = {
+  idle: { tone: 'idle' },
+  working: { tone: 'info', icon: 'run' },
+  attention: { tone: 'warn', icon: 'warn' },
+  failed: { tone: 'bad' },
 };

@@ -569,6 +569,10 @@ export interface LineageEdge {
   points: [number, number][];
 }
 
+// ---------------------------------------------------------------- process
+
+export * from './types.process';
+
 // ---------------------------------------------------------------- changes
 
 export type ChangeKind = 'standard' | 'normal' | 'emergency';

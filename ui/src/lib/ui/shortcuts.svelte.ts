@@ -1,7 +1,7 @@
 /** Keyboard: "/" search, "g" and a letter to go somewhere, "?" for the list. */
 import { here, router } from '../router.svelte';
 
-export const targets = { m: 'models', c: 'changes', p: 'pipelines', r: 'runs', d: 'data', l: 'lineage', a: 'audit' } as const;
+export const targets = { m: 'models', o: 'process', c: 'changes', p: 'pipelines', r: 'runs', d: 'data', l: 'lineage', a: 'audit' } as const;
 
 class Shortcuts {
   open = $state(false);
