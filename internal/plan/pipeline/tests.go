@@ -48,7 +48,7 @@ func (s *Service) testsGate(ctx context.Context, c delivery.Change) (delivery.Ev
 	if err := u.load(ctx); err != nil {
 		return delivery.Evidence{}, err
 	}
-	if u.model.Tests == (plan.Tests{}) {
+	if u.model.Tests.None() {
 		return delivery.Evidence{Verdict: delivery.Failed, Note: says("tests.none", "the gate asks for tests, and the model declares none")}, nil
 	}
 	if u.dir, err = os.MkdirTemp(s.Work, "tests-"); err != nil {
