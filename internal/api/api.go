@@ -68,6 +68,7 @@ func New(d Deps) *API {
 	a.pipelines()
 	a.whys()
 	a.webhooks()
+	a.secrets()
 	a.pages()
 	a.streams()
 	return a

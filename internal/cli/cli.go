@@ -68,7 +68,7 @@ func (e *env) root() *cobra.Command {
 	f.StringVar(&e.server, "server", "", "address of the server (default: FALAJ_SERVER, then `falaj login`'s, then http://"+app.DefaultListen+")")
 	f.StringVar(&e.project, "project", "", "project (default: FALAJ_PROJECT, falaj.yaml's, or default)")
 	root.AddCommand(e.serverCmd(), e.loginCmd(), e.doctorCmd(), e.policyCmd(), e.auditCmd(), e.configCmd(), e.demoCmd(),
-		e.planCmd(), e.applyCmd(), e.runCmd(), e.retrainCmd(), e.statusCmd(), e.whyCmd(), e.logsCmd(), e.userCmd(), e.webhookCmd(), e.roleCmd(), e.tokenCmd(), e.runtimeCmd(),
+		e.planCmd(), e.applyCmd(), e.runCmd(), e.retrainCmd(), e.statusCmd(), e.whyCmd(), e.logsCmd(), e.userCmd(), e.webhookCmd(), e.roleCmd(), e.tokenCmd(), e.runtimeCmd(), e.secretCmd(), e.keysCmd(),
 		e.promoteCmd(), e.approveCmd(), e.rejectCmd(), e.rollbackCmd())
 	return root
 }

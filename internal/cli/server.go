@@ -46,6 +46,8 @@ func (e *env) serverCmd() *cobra.Command {
 	f.StringVar(&flags.Wheelhouse, "wheelhouse", "", "folder of wheels, for sites without a package registry")
 	f.StringVar(&flags.ArtifactRoot, "default-artifact-root", "", "accepted as MLflow's servers do; artifacts go through the proxy")
 	f.StringSliceVar(&flags.WebhookNetworks, "webhook-network", nil, "private network that webhooks may reach")
+	f.StringSliceVar(&flags.SecretEnv, "secret-env", nil, "variable of this environment that projects may refer to as env://NAME")
+	f.StringVar(&flags.SecretDir, "secret-dir", "", "folder whose files projects may refer to as file://PATH")
 	return c
 }
 
@@ -61,7 +63,7 @@ func settle(file string, flags app.Config, changed func(string) bool) (app.Confi
 	texts := map[string][2]*string{
 		"data": {&cfg.Data, &flags.Data}, "keys": {&cfg.Keys, &flags.Keys}, "listen": {&cfg.Listen, &flags.Listen}, "region": {&cfg.Region, &flags.Region},
 		"postgres": {&cfg.Postgres, &flags.Postgres}, "log-level": {&cfg.LogLevel, &flags.LogLevel}, "python": {&cfg.Python, &flags.Python},
-		"wheelhouse": {&cfg.Wheelhouse, &flags.Wheelhouse}, "default-artifact-root": {&cfg.ArtifactRoot, &flags.ArtifactRoot},
+		"wheelhouse": {&cfg.Wheelhouse, &flags.Wheelhouse}, "secret-dir": {&cfg.SecretDir, &flags.SecretDir}, "default-artifact-root": {&cfg.ArtifactRoot, &flags.ArtifactRoot},
 	}
 	for name, p := range texts {
 		if v, ok := os.LookupEnv(envName(name)); ok {
@@ -71,7 +73,8 @@ func settle(file string, flags app.Config, changed func(string) bool) (app.Confi
 			*p[0] = *p[1]
 		}
 	}
-	lists := map[string][2]*[]string{"host": {&cfg.Hosts, &flags.Hosts}, "webhook-network": {&cfg.WebhookNetworks, &flags.WebhookNetworks}}
+	lists := map[string][2]*[]string{"host": {&cfg.Hosts, &flags.Hosts}, "webhook-network": {&cfg.WebhookNetworks, &flags.WebhookNetworks},
+		"secret-env": {&cfg.SecretEnv, &flags.SecretEnv}}
 	for name, p := range lists {
 		if v, ok := os.LookupEnv(envName(name)); ok {
 			*p[0] = strings.Split(v, ",")

@@ -53,7 +53,10 @@ func TestResolvers(t *testing.T) {
 		off  string // a name that the administrator does not allow, "" where there is no such thing
 	}{
 		secret.Embedded: {
-			func(name string, v []byte) error { _, err := s.Set(storetest.As("root"), "flights", name, v); return err },
+			func(name string, v []byte) error {
+				_, err := s.Set(storetest.As("root"), "flights", name, v)
+				return err
+			},
 			func(name string) error { return s.Remove(storetest.As("root"), "flights", name) }, "",
 		},
 		secret.Env: {

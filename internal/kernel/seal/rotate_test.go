@@ -88,8 +88,8 @@ func TestRotateGoesOnAfterACrash(t *testing.T) {
 	t.Parallel()
 	crash := errors.New("crash")
 	for name, begin := range map[string]func(shelf, *seal.Keys) error{
-		"nothing is wrapped":    func(shelf, *seal.Keys) error { return crash },
-		"one is wrapped":        func(s shelf, k *seal.Keys) (err error) {
+		"nothing is wrapped": func(shelf, *seal.Keys) error { return crash },
+		"one is wrapped": func(s shelf, k *seal.Keys) (err error) {
 			s["flights"], err = k.Rewrap(s["flights"], "flights")
 			return errors.Join(err, crash)
 		},
