@@ -22,7 +22,8 @@ type oneSecretIn struct {
 }
 
 type secretIn struct {
-	oneSecretIn
+	InProject
+	Name string `path:"secret"`
 	Body struct {
 		Value string `json:"value" doc:"8 bytes to 64 KiB; it is never shown again"`
 	}

@@ -98,6 +98,7 @@ type server struct {
 	data  string
 	url   string
 	flags []string
+	env   []string // beside a bare environment
 
 	mu     sync.Mutex // guards what follows
 	cmd    *exec.Cmd
@@ -177,7 +178,7 @@ func (s *server) begin() {
 	s.t.Helper()
 	args := append([]string{"server", "--data", s.data, "--listen", strings.TrimPrefix(s.url, "http://"), "--webhook-network", "127.0.0.0/8"}, s.flags...)
 	cmd := exec.Command(s.bin, args...)
-	cmd.Env = environ()
+	cmd.Env = environ(s.env...)
 	cmd.Stdout, cmd.Stderr = s.out, s.out
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
