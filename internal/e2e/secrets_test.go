@@ -299,3 +299,30 @@ func TestKeysRotate(t *testing.T) {
 	m.stop()
 	m.search(m.data)
 }
+
+// The project's own tests get secrets too, and what they report of them is hidden.
+func TestSecretsOfTests(t *testing.T) {
+	t.Parallel()
+	m := newMine(t)
+	m.edit("falaj.yaml", "    tests:\n", "    tests:\n      secrets: {DB: secret://DB_PASSWORD}\n")
+	m.edit("tests/integration.py", "import", "import os\nvalue = open(os.environ['FALAJ_SECRETS'] + '/DB').read()\nprint('not ok 99 - tells', value, '# it is', value, flush=True)\nimport")
+	m.amal.ok("apply")
+	m.amal.ok("run")
+	m.amal.ok("promote", "breaks@1", "dev")
+	r := m.amal.falaj("promote", "breaks@1", "staging")
+	m.holds("falaj promote", []byte(r.out+r.err))
+	a := m.must(200, m.call(m.amal.token, "GET", project+"/changes", nil))
+	var list struct{ Items []struct{ ID string } }
+	a.decode(t, &list)
+	told := false
+	for _, c := range list.Items {
+		b := m.must(200, m.call(m.amal.token, "GET", project+"/changes/"+c.ID, nil)).body
+		m.holds("change "+c.ID, b)
+		told = told || bytes.Contains(b, []byte("tells ***"))
+	}
+	if r.code != 3 || !told {
+		t.Errorf("the test did not read its secret: exit %d: %s%s", r.code, r.out, r.err)
+	}
+	m.stop()
+	m.search(m.data, "/dev/shm")
+}
