@@ -40,21 +40,22 @@ func RotateKeys(ctx context.Context, cfg Config, log *slog.Logger) (_ KeyRotatio
 		return KeyRotation{}, err
 	}
 	defer lock.Close()
+	engine, err := policy.New()
+	if err != nil {
+		return KeyRotation{}, err
+	}
+	driver, err := (&App{cfg: cfg}).database(ctx)
+	if err != nil {
+		return KeyRotation{}, err
+	}
+	db, err := store.Open(ctx, driver, access.NewAuthorizer(engine, cfg.Region, false), filepath.Join(cfg.Data, "snapshots"), log)
+	if err != nil {
+		return KeyRotation{}, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
 	out := KeyRotation{Folder: cfg.Keys}
-	r, err := seal.Rotate(cfg.Keys, func(keys *seal.Keys) (err error) {
-		engine, err := policy.New()
-		if err != nil {
-			return err
-		}
-		driver, err := (&App{cfg: cfg}).database(ctx)
-		if err != nil {
-			return err
-		}
-		db, err := store.Open(ctx, driver, access.NewAuthorizer(engine, cfg.Region, false), filepath.Join(cfg.Data, "snapshots"), log)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, db.Close()) }()
+	check := func(keys *seal.Keys) error { return blob.CheckKeys(ctx, db, keys) }
+	r, err := seal.Rotate(cfg.Keys, check, func(keys *seal.Keys) (err error) {
 		out.DataKeys, err = blob.Rewrap(who.AsSystem(ctx, "app"), db, keys)
 		return err
 	})

@@ -14,14 +14,7 @@ import (
 func Rewrap(ctx context.Context, db *store.Store, keys *seal.Keys) (n int, err error) {
 	res := policy.Resource{Kind: "Installation", ID: "*"}
 	err = db.Change(ctx, "keys.rotate", res, func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
-		type row struct {
-			project string
-			wrapped []byte
-		}
-		rows, err := store.List(ctx, tx, func(s store.Scanner) (r row, err error) {
-			err = s.Scan(&r.project, &r.wrapped)
-			return r, err
-		}, `SELECT project, wrapped FROM project_keys ORDER BY project`)
+		rows, err := dataKeys(ctx, tx)
 		if err != nil {
 			return event.Draft{}, err
 		}
@@ -38,4 +31,29 @@ func Rewrap(ctx context.Context, db *store.Store, keys *seal.Keys) (n int, err e
 		return event.Draft{Type: "keys.rotated", Subject: keys.ID(), Data: map[string]any{"projects": n}}, nil
 	})
 	return n, err
+}
+
+// CheckKeys says whether keys opens every project's data key.
+func CheckKeys(ctx context.Context, db *store.Store, keys *seal.Keys) error {
+	return db.View(ctx, func(ctx context.Context, q store.Querier) error {
+		rows, err := dataKeys(ctx, q)
+		for _, r := range rows {
+			if _, err := keys.Box(r.wrapped, projectAAD(r.project)); err != nil {
+				return unopened(err, r.project)
+			}
+		}
+		return err
+	})
+}
+
+type dataKey struct {
+	project string
+	wrapped []byte
+}
+
+func dataKeys(ctx context.Context, q store.Querier) ([]dataKey, error) {
+	return store.List(ctx, q, func(s store.Scanner) (k dataKey, err error) {
+		err = s.Scan(&k.project, &k.wrapped)
+		return k, err
+	}, `SELECT project, wrapped FROM project_keys ORDER BY project`)
 }

@@ -36,7 +36,7 @@ func TestRewrapReadsEverythingAfterwards(t *testing.T) {
 		}
 		crash := errors.New("crash")
 		for _, end := range []error{crash, nil, nil} { // after the wrapping, before the old key is disabled; then whole
-			_, err := seal.Rotate(keys, func(k *seal.Keys) error {
+			_, err := seal.Rotate(keys, func(k *seal.Keys) error { return blob.CheckKeys(t.Context(), db, k) }, func(k *seal.Keys) error {
 				n, err := blob.Rewrap(storetest.As("system:app"), db, k)
 				if n != len(refs) {
 					t.Errorf("%d keys", n)
@@ -52,6 +52,13 @@ func TestRewrapReadsEverythingAfterwards(t *testing.T) {
 					t.Errorf("%s: %v", p, err)
 				}
 			}
+		}
+		foreign, err := seal.Open(filepath.Join(t.TempDir(), "keys"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := blob.CheckKeys(t.Context(), db, foreign); !errors.Is(err, seal.ErrDamaged) {
+			t.Errorf("another keyset passes: %v", err)
 		}
 		if _, err := blob.New(db, before.keys, w.driver).Box(t.Context(), "flights"); fault.KindOf(err) != fault.Internal || fault.From(err).Next == "" {
 			t.Errorf("the keyset from before opens a data key: %v", err)

@@ -25,13 +25,13 @@ type Rotation struct {
 	Resumed  bool
 }
 
-// Rotate gives the keyset in dir a new key-encryption key, lets rewrap wrap every data key again with it (Keys.Rewrap),
+// Rotate asks check whether the keyset in dir is the right one, gives it a new key-encryption key, lets rewrap wrap every data key again with it (Keys.Rewrap),
 // and then disables the older keys. The root secret stays: digests, pseudonyms and signatures keep their meaning.
 //
 // The keyset is written whole before rewrap, with both keys enabled, and after it. A crash anywhere leaves a keyset that
 // opens everything; the next Rotate then takes up the new key that there is instead of making another. rewrap must be
 // durable when it returns nil. Nobody else may write the folder or make data keys meanwhile.
-func Rotate(dir string, rewrap func(*Keys) error) (Rotation, error) {
+func Rotate(dir string, check, rewrap func(*Keys) error) (Rotation, error) {
 	var done Rotation
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -45,7 +45,11 @@ func Rotate(dir string, rewrap func(*Keys) error) (Rotation, error) {
 	if err != nil {
 		return done, fault.Wrap(err, fault.Unavailable, fmt.Sprintf("The keyset in %s cannot be read.", dir), "Check the owner and the mode (0600) of "+filepath.Join(dir, fileName)+".")
 	}
-	if _, err := Open(dir); err != nil { // owner, modes, format
+	present, err := Open(dir) // owner, modes, format
+	if err == nil {
+		err = check(present)
+	}
+	if err != nil {
 		return done, err
 	}
 	file, m, err := manager(data, dir)

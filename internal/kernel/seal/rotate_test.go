@@ -39,6 +39,8 @@ func (s shelf) opens(t *testing.T, dir string, sealed map[string][]byte) {
 	}
 }
 
+func right(*seal.Keys) error { return nil }
+
 func fill(t *testing.T, dir string) (shelf, map[string][]byte) {
 	t.Helper()
 	k, keys, sealed := open(t, dir), shelf{}, map[string][]byte{}
@@ -64,7 +66,7 @@ func TestRotateKeepsTheDataAndDisablesTheOldKey(t *testing.T) {
 	keys, sealed := fill(t, dir)
 	before, mac := bytes.Clone(keys["flights"]), open(t, dir).MAC("token", []byte("x"))
 	for round := range 3 {
-		r, err := seal.Rotate(dir, keys.rewrap)
+		r, err := seal.Rotate(dir, right, keys.rewrap)
 		if err != nil || len(r.Disabled) != 1 || r.Resumed || r.Key == r.Disabled[0] {
 			t.Fatalf("round %d: %+v, %v", round, r, err)
 		}
@@ -100,7 +102,7 @@ func TestRotateGoesOnAfterACrash(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "keys")
 			keys, sealed := fill(t, dir)
 			for range 2 {
-				if _, err := seal.Rotate(dir, func(k *seal.Keys) error { return begin(keys, k) }); !errors.Is(err, crash) {
+				if _, err := seal.Rotate(dir, right, func(k *seal.Keys) error { return begin(keys, k) }); !errors.Is(err, crash) {
 					t.Fatal(err)
 				}
 				keys.opens(t, dir, sealed)
@@ -109,7 +111,7 @@ func TestRotateGoesOnAfterACrash(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "keyset.json.LEFT"), []byte("{"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			r, err := seal.Rotate(dir, keys.rewrap)
+			r, err := seal.Rotate(dir, right, keys.rewrap)
 			if err != nil || !r.Resumed || len(r.Disabled) != 1 {
 				t.Fatalf("%+v, %v", r, err)
 			}
@@ -122,15 +124,26 @@ func TestRotateRefusesWhatIsNoKeyset(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for _, d := range []string{dir, filepath.Join(dir, "none")} {
-		if _, err := seal.Rotate(d, shelf{}.rewrap); err == nil || !strings.Contains(err.Error(), "keys folder") {
+		if _, err := seal.Rotate(d, right, shelf{}.rewrap); err == nil || !strings.Contains(err.Error(), "keys folder") {
 			t.Errorf("%v", err)
 		}
 	}
 	keys := filepath.Join(dir, "k")
 	all, sealed := fill(t, keys)
 	all["strange"] = []byte("no key")
-	if _, err := seal.Rotate(keys, all.rewrap); !errors.Is(err, seal.ErrDamaged) {
+	if _, err := seal.Rotate(keys, right, all.rewrap); !errors.Is(err, seal.ErrDamaged) {
 		t.Errorf("got %v", err)
 	}
 	all.opens(t, keys, sealed)
+	before, err := os.ReadFile(filepath.Join(keys, "keyset.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := errors.New("another server's keys")
+	if _, err := seal.Rotate(keys, func(*seal.Keys) error { return wrong }, all.rewrap); !errors.Is(err, wrong) {
+		t.Errorf("got %v", err)
+	}
+	if after, err := os.ReadFile(filepath.Join(keys, "keyset.json")); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("a keyset that is not the right one was changed: %v", err)
+	}
 }
