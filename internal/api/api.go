@@ -70,6 +70,7 @@ func New(d Deps) *API {
 	a.whys()
 	a.webhooks()
 	a.residencyRoutes()
+	a.secrets()
 	a.pages()
 	a.streams()
 	return a

@@ -15,6 +15,7 @@ import (
 	"falaj/internal/monitoring"
 	"falaj/internal/plan/pipeline"
 	"falaj/internal/registry"
+	"falaj/internal/secret"
 	"falaj/internal/serving"
 	"falaj/internal/store"
 	"falaj/internal/tracking"
@@ -33,6 +34,7 @@ type Deps struct {
 	Features   *features.Service
 	Tracking   *tracking.Service
 	Registry   *registry.Service
+	Secrets    *secret.Service
 	Serving    *serving.Service
 	Lineage    *lineage.Service
 	Relay      *flow.Relay

@@ -45,7 +45,7 @@ func TestOpenAPI(t *testing.T) {
 // every action is a word of the policy.
 func TestRoutes(t *testing.T) {
 	t.Parallel()
-	streams := []string{"GET /projects/{p}/events", "HEAD /projects/{p}/blobs/{digest}", "PUT /projects/{p}/blobs/{digest}", "POST /backups"}
+	streams := []string{"GET /projects/{p}/events", "HEAD /projects/{p}/blobs/{digest}", "POST /projects/{p}/datasets/{d}/versions/{n}/export", "PUT /projects/{p}/blobs/{digest}", "POST /backups"}
 	a := api.New(api.Deps{})
 	spec, err := a.OpenAPI()
 	if err != nil {

@@ -302,7 +302,7 @@ func (a *App) close() error {
 func (a *App) deps() api.Deps {
 	st := a.stages
 	return api.Deps{Store: a.store, Access: a.access, Audit: audit.New(a.store, blobCheck{a.blobs}), Blobs: a.blobs, Delivery: st.delivery, Pipelines: st.pipelines, Monitoring: st.monitoring,
-		Registry: st.registry, Tracking: st.tracking, Data: st.data, Features: st.features, Lineage: st.lineage, Serving: st.serving,
+		Registry: st.registry, Tracking: st.tracking, Data: st.data, Features: st.features, Lineage: st.lineage, Secrets: st.secrets, Serving: st.serving,
 		Relay: a.relay, Webhooks: a.hooks, Log: a.log, Version: Version, Region: a.cfg.Region, Stores: a.places(), Open: a.cfg.Open, Secure: a.tls.on(), SSO: a.ssoButton(), Backups: a.backups}
 }
 

@@ -61,6 +61,10 @@ type Config struct {
 	OIDCMap []string `yaml:"oidc_map"`
 	// OIDCName is what the sign-in button says. Default: Sign in with SSO, in the page's language.
 	OIDCName string `yaml:"oidc_name"`
+	// SecretEnv names variables of the server's environment that every project may refer to as env://NAME. None by default.
+	SecretEnv []string `yaml:"secret_env"`
+	// SecretDir is a folder whose files every project may refer to as file://PATH. None by default.
+	SecretDir string `yaml:"secret_dir"`
 }
 
 // DefaultListen is the HTTP address when none is given.
@@ -104,6 +108,14 @@ func (c Config) Complete() (Config, error) {
 	}
 	if c.Keys == "" {
 		c.Keys = filepath.Join(c.Data, "keys")
+	}
+	if c.SecretDir != "" {
+		if c.SecretDir, err = filepath.Abs(c.SecretDir); err != nil {
+			return c, err
+		}
+		if st, err := os.Stat(c.SecretDir); err != nil || !st.IsDir() {
+			return c, fault.New(fault.Invalid, "There is no folder of secrets "+c.SecretDir+".", "Give --secret-dir a folder that is there.").At("secret_dir")
+		}
 	}
 	if c.Listen == "" {
 		c.Listen = DefaultListen

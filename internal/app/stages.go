@@ -19,6 +19,7 @@ import (
 	"falaj/internal/monitoring"
 	"falaj/internal/plan/pipeline"
 	"falaj/internal/registry"
+	"falaj/internal/secret"
 	"falaj/internal/serving"
 	"falaj/internal/serving/python"
 	"falaj/internal/serving/trees"
@@ -29,6 +30,7 @@ import (
 
 // stages are the rooms of the lifecycle, in the order of the water.
 type stages struct {
+	secrets    *secret.Service
 	lineage    *lineage.Service
 	data       *data.Service
 	features   *features.Service
@@ -46,6 +48,7 @@ type stages struct {
 func (a *App) build(ctx context.Context, keys *seal.Keys) error {
 	in := func(name string) string { return filepath.Join(a.cfg.Data, name) }
 	st := &a.stages
+	st.secrets = secret.New(a.store, a.blobs, keys.MAC, secret.Config{Env: a.cfg.SecretEnv, Dir: a.cfg.SecretDir})
 	st.lineage = lineage.New(a.store)
 	// The year of flights fits into 384 MiB; beyond it a job spills into its scratch, and server and job together stay below 1 GiB.
 	decrypted, err := scratch(a.cfg)
@@ -106,7 +109,7 @@ func (a *App) build(ctx context.Context, keys *seal.Keys) error {
 	}
 	st.pipelines = pipeline.New(pipeline.Config{
 		Store: a.store, Flow: a.flow, Blobs: a.blobs, Access: a.access, Data: st.data, Features: st.features, Tracking: st.tracking, Training: st.training, Registry: st.registry,
-		Delivery: func() *delivery.Service { return st.delivery }, Serving: st.serving, Monitoring: st.monitoring, Lineage: st.lineage, Rooms: engine, Region: a.cfg.Region, Runtimes: st.runtimes,
+		Delivery: func() *delivery.Service { return st.delivery }, Serving: st.serving, Monitoring: st.monitoring, Lineage: st.lineage, Secrets: st.secrets, Rooms: engine, Region: a.cfg.Region, Runtimes: st.runtimes,
 		Python: a.cfg.Python, Wheelhouse: a.cfg.Wheelhouse, Launcher: launcher, Work: work, URL: a.jobURL, CA: a.tls.jobCA, Importance: gain, Log: a.log,
 	})
 	st.delivery = delivery.New(a.store, a.flow, st.pipelines, st.pipelines)

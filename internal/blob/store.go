@@ -66,9 +66,7 @@ func (s *Store) Box(ctx context.Context, project string) (*seal.Box, error) {
 	}
 	box, err = s.keys.Box(wrapped, projectAAD(project))
 	if err != nil {
-		return nil, fault.Wrap(err, fault.Internal,
-			fmt.Sprintf("The key of project %s does not open with this keys folder.", project),
-			"Start falaj with the keys folder that belongs to this data folder (--keys), or restore it from a backup.")
+		return nil, unopened(err, project)
 	}
 	if settled { // a key whose transaction may still fail must not outlive it here
 		s.mu.Lock()
@@ -76,6 +74,11 @@ func (s *Store) Box(ctx context.Context, project string) (*seal.Box, error) {
 		s.mu.Unlock()
 	}
 	return box, nil
+}
+
+func unopened(err error, project string) error {
+	return fault.Wrap(err, fault.Internal, fmt.Sprintf("The key of project %s does not open with this keys folder.", project),
+		"Start falaj with the keys folder that belongs to this data folder (--keys), or restore it from a backup.")
 }
 
 func projectAAD(project string) string { return "project|" + project }

@@ -70,7 +70,7 @@ func (e *env) root() *cobra.Command {
 	f.StringVar(&e.ca, "ca", "", "PEM file of the CA that vouches for an https:// server (default: FALAJ_CA, then `falaj login`'s, then the system's)")
 	f.StringVar(&e.project, "project", "", "project (default: FALAJ_PROJECT, falaj.yaml's, or default)")
 	root.AddCommand(e.serverCmd(), e.loginCmd(), e.doctorCmd(), e.policyCmd(), e.auditCmd(), e.configCmd(), e.caCmd(), e.demoCmd(),
-		e.planCmd(), e.applyCmd(), e.runCmd(), e.retrainCmd(), e.statusCmd(), e.whyCmd(), e.logsCmd(), e.userCmd(), e.webhookCmd(), e.dataCmd(), e.evidenceCmd(), e.roleCmd(), e.tokenCmd(), e.runtimeCmd(),
+		e.planCmd(), e.applyCmd(), e.runCmd(), e.retrainCmd(), e.statusCmd(), e.whyCmd(), e.logsCmd(), e.userCmd(), e.webhookCmd(), e.dataCmd(), e.evidenceCmd(), e.roleCmd(), e.tokenCmd(), e.runtimeCmd(), e.secretCmd(), e.keysCmd(),
 		e.promoteCmd(), e.approveCmd(), e.rejectCmd(), e.rollbackCmd(), e.backupCmd(), e.restoreCmd())
 	return root
 }

@@ -55,6 +55,8 @@ func (e *env) serverCmd() *cobra.Command {
 	f.StringVar(&flags.OIDCGroupsClaim, "oidc-groups-claim", "", "claim that lists a person's groups (default groups)")
 	f.StringArrayVar(&flags.OIDCMap, "oidc-map", nil, "PROVIDERGROUP=GROUP; again for each")
 	f.StringVar(&flags.OIDCName, "oidc-name", "", "what the sign-in button says")
+	f.StringSliceVar(&flags.SecretEnv, "secret-env", nil, "variable of this environment that projects may refer to as env://NAME")
+	f.StringVar(&flags.SecretDir, "secret-dir", "", "folder whose files projects may refer to as file://PATH")
 	return c
 }
 
@@ -70,7 +72,7 @@ func settle(file string, flags app.Config, changed func(string) bool) (app.Confi
 	texts := map[string][2]*string{
 		"data": {&cfg.Data, &flags.Data}, "keys": {&cfg.Keys, &flags.Keys}, "listen": {&cfg.Listen, &flags.Listen}, "tls": {&cfg.TLS, &flags.TLS}, "region": {&cfg.Region, &flags.Region},
 		"postgres": {&cfg.Postgres, &flags.Postgres}, "scratch": {&cfg.Scratch, &flags.Scratch}, "log-level": {&cfg.LogLevel, &flags.LogLevel}, "python": {&cfg.Python, &flags.Python},
-		"wheelhouse": {&cfg.Wheelhouse, &flags.Wheelhouse}, "default-artifact-root": {&cfg.ArtifactRoot, &flags.ArtifactRoot},
+		"wheelhouse": {&cfg.Wheelhouse, &flags.Wheelhouse}, "secret-dir": {&cfg.SecretDir, &flags.SecretDir}, "default-artifact-root": {&cfg.ArtifactRoot, &flags.ArtifactRoot},
 		"oidc-issuer": {&cfg.OIDCIssuer, &flags.OIDCIssuer}, "oidc-client-id": {&cfg.OIDCClientID, &flags.OIDCClientID}, "oidc-client-secret-file": {&cfg.OIDCClientSecretFile, &flags.OIDCClientSecretFile},
 		"oidc-audience": {&cfg.OIDCAudience, &flags.OIDCAudience}, "oidc-groups-claim": {&cfg.OIDCGroupsClaim, &flags.OIDCGroupsClaim}, "oidc-name": {&cfg.OIDCName, &flags.OIDCName},
 	}
@@ -82,7 +84,8 @@ func settle(file string, flags app.Config, changed func(string) bool) (app.Confi
 			*p[0] = *p[1]
 		}
 	}
-	lists := map[string][2]*[]string{"host": {&cfg.Hosts, &flags.Hosts}, "webhook-network": {&cfg.WebhookNetworks, &flags.WebhookNetworks}, "oidc-map": {&cfg.OIDCMap, &flags.OIDCMap}}
+	lists := map[string][2]*[]string{"host": {&cfg.Hosts, &flags.Hosts}, "webhook-network": {&cfg.WebhookNetworks, &flags.WebhookNetworks}, "oidc-map": {&cfg.OIDCMap, &flags.OIDCMap},
+		"secret-env": {&cfg.SecretEnv, &flags.SecretEnv}}
 	for name, p := range lists {
 		if v, ok := os.LookupEnv(envName(name)); ok {
 			*p[0] = strings.Split(v, ",")

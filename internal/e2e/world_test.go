@@ -394,7 +394,7 @@ func (w *world) infer(token, environment, id string, at time.Time) answer {
 // in is the same world whose checks speak to a subtest.
 func (w *world) in(t *testing.T) *world {
 	v := *w
-	v.server = &server{t: t, bin: w.bin, data: w.data, url: w.url, listen: w.listen, ca: w.ca, flags: w.flags, out: w.out}
+	v.server = &server{t: t, bin: w.bin, data: w.data, url: w.url, listen: w.listen, ca: w.ca, flags: w.flags, env: w.env, out: w.out}
 	for _, p := range []*person{&v.amal, &v.badr, &v.vera} {
 		p.w = &v
 	}

@@ -9,7 +9,7 @@ import (
 // downhill is the order of docs/architecture.md: a package imports only what stands above it. What must flow back travels as an
 // event. A stage's sub-folders have its rank.
 var downhill = []string{
-	"kernel", "store", "access", "audit", "blob", "flow", "lineage", "data", "features", "tracking", "training", "registry",
+	"kernel", "store", "access", "audit", "blob", "secret", "flow", "lineage", "data", "features", "tracking", "training", "registry",
 	"delivery", "serving", "monitoring", "governance", "plan", "backup", "process", "door", "compat", "api", "app", "cli",
 }
 

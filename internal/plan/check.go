@@ -11,6 +11,7 @@ import (
 
 	"falaj/internal/features"
 	"falaj/internal/kernel/fault"
+	"falaj/internal/secret"
 	"falaj/internal/training"
 )
 
@@ -55,6 +56,9 @@ func (c checker) fault(path string, err error) {
 	c.bad(path, "%s", f.Public)
 	if n := len(c.d.problems); n > 0 && c.d.problems[n-1].path == path {
 		c.d.problems[n-1].next = f.Next
+		if f.Kind == fault.Unsupported {
+			c.d.problems[n-1].kind = f.Kind
+		}
 	}
 }
 
@@ -270,6 +274,8 @@ func (c checker) model(at, name string, m Model) {
 		c.bad(at, "'%s' is no name of a model: letters, digits, - and _, a letter first.", name)
 	}
 	c.train(at+".train", m.Train)
+	c.secrets(at+".train.secrets", m.Train.Secrets)
+	c.secrets(at+".tests.secrets", m.Tests.Secrets)
 	if m.Tests.Unit != "" {
 		_, err := training.SplitCommand(m.Tests.Unit)
 		c.fault(at+".tests.unit", err)
@@ -329,9 +335,20 @@ func (c checker) train(at string, t Train) {
 	}
 }
 
+// secrets are references; what is none may be a value, so it is not repeated.
+func (c checker) secrets(at string, refs map[string]string) {
+	for _, name := range sorted(refs) {
+		if !columnForm.MatchString(name) {
+			c.bad(at+"."+name, "'%s' is no name of a secret: letters, digits and _, a letter first.", name)
+		}
+		_, err := secret.ParseRef(refs[name])
+		c.fault(at+"."+name, err)
+	}
+}
+
 func (c checker) gate(at string, g Gate, m Model) {
 	switch {
-	case g.Kind == "tests" && m.Tests == Tests{}:
+	case g.Kind == "tests" && m.Tests.None():
 		c.bad(at, "A tests gate needs tests: unit, behaviour or integration.")
 	case g.Kind == "beats" && m.Monitor.Quality == nil:
 		c.bad(at, "A beats gate compares on labelled windows, so the model needs monitor: {quality: ...}.")

@@ -109,6 +109,8 @@ type Train struct {
 	Params   map[string]any `yaml:"params" doc:"Parameters of the command: numbers, texts or booleans."`
 	Code     Strings        `yaml:"code" doc:"Files the command needs beside the script; they count for the step cache. Default: the files named in run."`
 	Limits   Limits         `yaml:"limits" doc:"What the command may use."`
+
+	Secrets map[string]string `yaml:"secrets" doc:"Files in the folder FALAJ_SECRETS, by name: secret://NAME (falaj secret set), env://NAME or file://PATH of the server where its admin allows it. Never a value."`
 }
 
 // Limits bound a command.
@@ -123,7 +125,12 @@ type Tests struct {
 	Unit        string `yaml:"unit" doc:"Command, e.g. pytest tests/unit."`
 	Behaviour   string `yaml:"behaviour" doc:"YAML file of cases the model must answer."`
 	Integration string `yaml:"integration" doc:"Python file run against the release on a throw-away endpoint."`
+
+	Secrets map[string]string `yaml:"secrets" doc:"As in train, for the unit command and the integration file."`
 }
+
+// None says that no suite is declared.
+func (t Tests) None() bool { return t.Unit == "" && t.Behaviour == "" && t.Integration == "" }
 
 // Gate is one demand; exactly one kind is set. Its spelling is in gate.go.
 type Gate struct {

@@ -111,7 +111,7 @@ func TestTheExampleIsReadWhole(t *testing.T) {
 				Run: "python train.py --trees {trees}", Runtime: "requirements.lock", Spine: "sql/spine.sql", Label: "late", Time: Time{"at", "label_known_at"}, Features: "delay_v1",
 				Params: map[string]any{"trees": int64(200)}, Limits: Limits{Memory: 2 << 30, CPUs: 1.5, Timeout: Duration(30 * time.Minute)},
 			},
-			Tests: Tests{"pytest tests/", "tests/behaviour.yaml", "tests/integration.py"},
+			Tests: Tests{Unit: "pytest tests/", Behaviour: "tests/behaviour.yaml", Integration: "tests/integration.py"},
 			Gates: map[string][]Gate{
 				"staging":    {{Kind: "tests"}, {Kind: "metric", Metric: "test_auc", Min: ptr(0.65)}, {Kind: "parity"}, {Kind: "scan"}},
 				"production": {{Kind: "beats", On: "latest_labelled_window", Metric: "auc"}, {Kind: "latency_p99_ms", Max: ptr(20.0)}, {Kind: "approval", Group: "ml-risk", NotAuthor: true}},

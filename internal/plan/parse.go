@@ -101,6 +101,9 @@ func parse(data []byte) (*Project, []problem) {
 	default:
 		return nil, one(positionOf(body), "The file is a mapping that begins with project: NAME.")
 	}
+	if found := literals(data, body); len(found) > 0 {
+		return nil, found // alone: what else is wrong would be said with the texts of the file
+	}
 	d := &decoder{at: map[string]Position{}}
 	p := &Project{at: d.at}
 	d.value(body, reflect.ValueOf(p).Elem(), "", 0)

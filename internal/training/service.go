@@ -19,6 +19,7 @@ import (
 	"falaj/internal/kernel/id"
 	"falaj/internal/kernel/policy"
 	"falaj/internal/kernel/who"
+	"falaj/internal/secret"
 	"falaj/internal/store"
 )
 
@@ -61,6 +62,7 @@ type Request struct {
 	Inputs  []string          // files and folders the job may read, such as the training set
 	Env     map[string]string
 	Secrets map[string]string // environment that never reaches record or log, such as the run's token
+	Hidden  [][]byte          // values in files among Inputs that never reach record or log: the project's secrets
 	Limits  Limits
 	Connect []uint16   // TCP ports the job may connect to: the tracking server's
 	Log     func(Line) // live lines; may be nil
@@ -175,6 +177,12 @@ func (s *Service) record(req Request) (Training, error) {
 			return Training{}, fault.New(fault.Invalid, fmt.Sprintf("The command holds the value of the secret %s; commands are recorded and visible.", name), "Read it from the environment in your script.").At("run")
 		}
 	}
+	hide := secret.NewRedactor(req.Hidden...)
+	for _, word := range argv {
+		if hide.Text(word) != word {
+			return Training{}, fault.New(fault.Invalid, "The command holds the value of a secret; commands are recorded and visible.", "Read it from its file in the folder FALAJ_SECRETS.").At("run")
+		}
+	}
 	if req.Project == "" || req.Runtime.Digest == "" {
 		return Training{}, fault.New(fault.Invalid, "A training needs a project and a runtime.", "Name both.")
 	}
@@ -184,7 +192,7 @@ func (s *Service) record(req Request) (Training, error) {
 
 func (s *Service) prepare(ctx context.Context, req Request, t *Training, base string) (Job, error) {
 	job := Job{ID: t.ID, Argv: t.Argv, Code: filepath.Join(base, "code"), Scratch: filepath.Join(base, "scratch"), Outputs: filepath.Join(base, "outputs"),
-		Inputs: req.Inputs, Env: req.Env, Secrets: req.Secrets, Runtime: req.Runtime, Limits: t.Limits, Connect: req.Connect}
+		Inputs: req.Inputs, Env: req.Env, Secrets: req.Secrets, Hidden: req.Hidden, Runtime: req.Runtime, Limits: t.Limits, Connect: req.Connect}
 	for _, d := range []string{base, job.Code, job.Scratch, job.Outputs} {
 		if err := os.Mkdir(d, 0o700); err != nil {
 			return Job{}, fault.Wrap(err, fault.Unavailable, "The job's folders could not be made.", "Check free space in the data folder.")

@@ -28,6 +28,7 @@ type Job struct {
 	Inputs  []string          // further files and folders that the job may read
 	Env     map[string]string // the whole environment beside PATH, HOME, TMPDIR, thread counts and locale
 	Secrets map[string]string // environment too, but their values are masked in the log
+	Hidden  [][]byte          // values of files among Inputs that are masked in the log
 	Runtime Runtime
 	Limits  Limits
 	Connect []uint16   // TCP ports the job may connect to; none means no network

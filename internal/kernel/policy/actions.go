@@ -36,9 +36,9 @@ func Vocabulary() map[Capability][]Action {
 			"change.request", "change.cancel", "delivery.rollback", "label.push", "alert.acknowledge", "model.monitor",
 		},
 		Approving:     {"change.approve", "change.reject", "audit.read"},
-		Administering: {"project.create", "role.bind", "role.unbind", "user.create", "user.update", "token.create", "token.revoke", "group.update", "webhook.create", "webhook.delete", "webhook.test", "audit.read", "audit.verify", "policy.explain", "backup.create"},
+		Administering: {"project.create", "role.bind", "role.unbind", "user.create", "user.update", "token.create", "token.revoke", "group.update", "webhook.create", "webhook.delete", "webhook.test", "secret.read", "secret.set", "secret.remove", "audit.read", "audit.verify", "policy.explain", "backup.create"},
 		Replaying:     {"time.replay"},
-		Operating:     {"change.decide", "change.implement", "change.close", "delivery.move", "endpoint.configure", "endpoint.activate", "alert.raise", "gate.record", "pipeline.finish", "lineage.record", "artifact.sweep", "token.expire", "user.admit", "backup.restore"},
+		Operating:     {"change.decide", "change.implement", "change.close", "delivery.move", "endpoint.configure", "endpoint.activate", "alert.raise", "gate.record", "pipeline.finish", "lineage.record", "artifact.sweep", "token.expire", "user.admit", "backup.restore", "keys.rotate"},
 		Personal:      {"me.read", "session.create", "session.delete", "setup.complete"},
 	}
 }

@@ -20,7 +20,9 @@ import (
 	"falaj/internal/kernel/who"
 	"falaj/internal/lineage"
 	"falaj/internal/monitoring"
+	"falaj/internal/plan"
 	"falaj/internal/registry"
+	"falaj/internal/secret"
 	"falaj/internal/serving"
 	"falaj/internal/store"
 	"falaj/internal/tracking"
@@ -42,6 +44,7 @@ type Config struct {
 	Serving    *serving.Service
 	Monitoring *monitoring.Service
 	Lineage    *lineage.Service
+	Secrets    *secret.Service
 	Rooms      data.Engine // private rooms in memory for what a training reads in clear
 	Region     string      // of this installation
 	Runtimes   *training.Runtimes
@@ -91,6 +94,9 @@ func (s *Service) Start(ctx context.Context, project string, req Request) (Run, 
 		if req.Model == "" {
 			return Run{}, fault.New(fault.Invalid, "Which model?", "falaj retrain [PROJECT/]MODEL").At("model")
 		}
+	}
+	if err := plan.CheckParams(req.Params); err != nil {
+		return Run{}, err
 	}
 	box, err := s.blobs.Box(ctx, project)
 	if err != nil {

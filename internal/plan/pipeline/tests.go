@@ -20,6 +20,7 @@ import (
 	"falaj/internal/delivery"
 	"falaj/internal/kernel/fault"
 	"falaj/internal/plan"
+	"falaj/internal/secret"
 	"falaj/internal/serving"
 	"falaj/internal/store"
 	"falaj/internal/training"
@@ -33,6 +34,7 @@ type suite struct {
 	trained  Trained
 	model    plan.Model
 	files    *files
+	secrets  opened
 	runtime  training.Runtime
 	endpoint *serving.Endpoint
 	dir      string
@@ -48,13 +50,17 @@ func (s *Service) testsGate(ctx context.Context, c delivery.Change) (delivery.Ev
 	if err := u.load(ctx); err != nil {
 		return delivery.Evidence{}, err
 	}
-	if u.model.Tests == (plan.Tests{}) {
+	if u.model.Tests.None() {
 		return delivery.Evidence{Verdict: delivery.Failed, Note: says("tests.none", "the gate asks for tests, and the model declares none")}, nil
 	}
 	if u.dir, err = os.MkdirTemp(s.Work, "tests-"); err != nil {
 		return delivery.Evidence{}, fault.Wrap(err, fault.Unavailable, "There is no place for the tests' files.", "Free space on the volume of the data directory.")
 	}
 	defer os.RemoveAll(u.dir)
+	if u.secrets, err = s.openSecrets(ctx, c.Project, u.model.Tests.Secrets, nil); err != nil {
+		return delivery.Evidence{Verdict: delivery.Failed, Note: says("tests.no_secret", "{why}", "why", fault.From(err).Public)}, nil
+	}
+	defer u.secrets.Close()
 	e, closeIt, err := s.Serving.Ephemeral(ctx, c.Project, c.ToRelease)
 	if err != nil {
 		return delivery.Evidence{Verdict: delivery.Failed, Note: says("tests.not_served", "the packaged release does not answer: {why}", "why", fault.From(err).Public)}, nil
@@ -68,6 +74,10 @@ func (s *Service) testsGate(ctx context.Context, c delivery.Change) (delivery.Ev
 			return delivery.Evidence{}, err
 		}
 		results = append(results, r...)
+	}
+	hide := secret.NewRedactor(u.secrets.values...)
+	for i := range results { // a runner's report is a file that the job wrote, no line of its log
+		results[i].Name, results[i].Message = hide.Text(results[i].Name), hide.Text(results[i].Message)
 	}
 	failed := 0
 	first := ""
@@ -112,7 +122,7 @@ func (u *suite) load(ctx context.Context) error {
 func (u *suite) job(ctx context.Context, name string, argv []string, env, secrets map[string]string, connect []uint16) (training.Result, []training.Line, string, error) {
 	base := filepath.Join(u.dir, name)
 	j := training.Job{ID: name, Argv: argv, Code: filepath.Join(base, "code"), Scratch: filepath.Join(base, "scratch"), Outputs: filepath.Join(base, "outputs"),
-		Env: env, Secrets: secrets, Runtime: u.runtime, Limits: training.Limits{Timeout: 10 * time.Minute}.WithDefaults(), Connect: connect}
+		Env: env, Secrets: secrets, Hidden: u.secrets.values, Runtime: u.runtime, Limits: training.Limits{Timeout: 10 * time.Minute}.WithDefaults(), Connect: connect}
 	for _, d := range []string{j.Code, j.Scratch, j.Outputs} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return training.Result{}, nil, "", err
@@ -128,10 +138,11 @@ func (u *suite) job(ctx context.Context, name string, argv []string, env, secret
 	if j.Env == nil {
 		j.Env = map[string]string{}
 	}
+	j.Inputs = u.secrets.inputs(j.Env)
 	j.Env["PYTHONPATH"] = j.Code
 	j.Env["PYTHONDONTWRITEBYTECODE"] = "1"
 	if len(connect) > 0 {
-		j.Inputs = u.s.trust(j.Env)
+		j.Inputs = append(j.Inputs, u.s.trust(j.Env)...)
 	}
 	if name == "unit" {
 		j.Env["PYTEST_ADDOPTS"] = "--junitxml=" + filepath.Join(j.Outputs, "junit.xml")

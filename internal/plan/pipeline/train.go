@@ -136,8 +136,16 @@ func (x *execution) train(name string, m plan.Model, set features.TrainingSet) (
 	for k, v := range params {
 		in["param "+k] = v
 	}
+	for k, v := range x.s.secretParts(x.s.system(context.Background(), x.run.Actor), x.run.Project, m.Train.Secrets) {
+		in[k] = v
+	}
 	out, err := x.step("train "+name, "train", []string{"features " + name}, in, []Ref{{Kind: "training_set", ID: set.Blob.Digest}}, func(ctx context.Context, key string, log func(string)) (outcome, error) {
-		f, err := x.fit(ctx, name, m, set, params, code, log)
+		secrets, err := x.s.openSecrets(ctx, x.run.Project, m.Train.Secrets, in)
+		if err != nil {
+			return outcome{}, err
+		}
+		defer secrets.Close()
+		f, err := x.fit(ctx, name, m, set, params, code, secrets, log)
 		if err != nil {
 			return outcome{}, err
 		}
@@ -150,7 +158,7 @@ func (x *execution) train(name string, m plan.Model, set features.TrainingSet) (
 	return fit, json.Unmarshal(out.Value, &fit)
 }
 
-func (x *execution) fit(ctx context.Context, name string, m plan.Model, set features.TrainingSet, params map[string]string, code []string, log func(string)) (fitted, error) {
+func (x *execution) fit(ctx context.Context, name string, m plan.Model, set features.TrainingSet, params map[string]string, code []string, secrets opened, log func(string)) (fitted, error) {
 	lock, err := x.files.text(m.Train.Runtime)
 	if err != nil {
 		return fitted{}, err
@@ -198,9 +206,9 @@ func (x *execution) fit(ctx context.Context, name string, m plan.Model, set feat
 	}
 	env := map[string]string{"FALAJ_TRAINING_SET": set2, "MLFLOW_TRACKING_URI": x.s.URL(), "MLFLOW_EXPERIMENT_NAME": name, "MLFLOW_RUN_ID": runID,
 		"GIT_PYTHON_REFRESH": "quiet", "NO_PROXY": "127.0.0.1,localhost"}
-	inputs := append([]string{set2}, x.s.trust(env)...)
+	inputs := append(append(secrets.inputs(env), set2), x.s.trust(env)...)
 	var last atomic.Pointer[string] // what the script said last
-	t, err := x.s.Training.Launch(ctx, training.Request{Project: x.run.Project, Run: runID, Argv: argv, Params: params, Dir: work, Commit: x.bundle.Commit, Dirty: x.bundle.Dirty, Runtime: rt, Data: pinsOf(set), Inputs: inputs, Env: env,
+	t, err := x.s.Training.Launch(ctx, training.Request{Project: x.run.Project, Run: runID, Argv: argv, Params: params, Dir: work, Commit: x.bundle.Commit, Dirty: x.bundle.Dirty, Runtime: rt, Data: pinsOf(set), Inputs: inputs, Env: env, Hidden: secrets.values,
 		Secrets: map[string]string{"MLFLOW_TRACKING_TOKEN": token}, Limits: limits, Connect: []uint16{uint16(port)}, Log: func(l training.Line) {
 			log(l.Text)
 			if text := strings.TrimSpace(l.Text); text != "" && l.Stream != "falaj" {

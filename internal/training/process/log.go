@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"falaj/internal/secret"
 	"falaj/internal/training"
 )
 
@@ -16,16 +17,25 @@ const maxLine = 16 << 10
 
 // drain passes both streams on, line by line, until all processes of the job have closed them.
 func drain(job training.Job, out, errs io.Reader) {
-	mask := masker(job.Secrets)
+	mask, hide := masker(job.Secrets), secret.NewRedactor(job.Hidden...)
+	// Once more after cleaning: a control character inside a value must not carry it through.
+	shown := func(s string) string { return hide.Text(clean(mask.Replace(s))) }
 	var one sync.Mutex
 	var wg sync.WaitGroup
 	for name, r := range map[string]io.Reader{"out": out, "err": errs} {
 		wg.Go(func() {
 			lines := bufio.NewReaderSize(r, maxLine)
+			rest := "" // the end of a piece of a long line that may be the beginning of a value
 			for {
 				raw, err := lines.ReadSlice('\n')
-				if len(raw) > 0 && job.Log != nil {
-					line := training.Line{At: time.Now(), Stream: name, Text: clean(mask.Replace(string(raw)))}
+				text := rest + string(raw)
+				if rest = ""; errors.Is(err, bufio.ErrBufferFull) {
+					text, rest = hide.Cut(text)
+				} else {
+					text = hide.Text(text)
+				}
+				if len(text) > 0 && job.Log != nil {
+					line := training.Line{At: time.Now(), Stream: name, Text: shown(text)}
 					one.Lock()
 					job.Log(line)
 					one.Unlock()

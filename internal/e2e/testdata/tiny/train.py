@@ -21,6 +21,22 @@ if args.mode == "forever":
 if args.mode == "leak":
     print("backwards", os.environ["MLFLOW_TRACKING_TOKEN"][::-1], flush=True)
 
+if args.mode in ("secrets", "secrets-forever"):
+    import sys
+    import time
+
+    folder = os.environ["FALAJ_SECRETS"]
+    values = {name: open(os.path.join(folder, name)).read() for name in sorted(os.listdir(folder))}
+    print("secrets", {name: len(value) for name, value in values.items()}, flush=True)
+    for name, value in values.items():
+        print("value of", name, value, flush=True)
+        print("." * 16370 + value, repr([value]), file=sys.stderr, flush=True)
+        print("in the environment:", value in str(dict(os.environ)), "in the command:", value in str(sys.argv), flush=True)
+    print("told", flush=True)
+    while args.mode == "secrets-forever":
+        time.sleep(1)
+        print("waiting", flush=True)
+
 import lightgbm
 import mlflow
 import mlflow.lightgbm
