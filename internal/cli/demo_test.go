@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -18,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"falaj/internal/kernel/seal/sealtest"
 )
 
 // stage is where the demo is played: a built falaj, a data directory and an address of its own.
@@ -25,8 +28,54 @@ type stage struct {
 	t      *testing.T
 	falaj  string
 	data   string
+	temp   string // the server's temporary folder
 	listen string
 	args   []string
+}
+
+// planted gives the year of flights with canaries for tail numbers.
+func planted(t *testing.T) string {
+	t.Helper()
+	from, to := os.Getenv("FALAJ_FLIGHTS"), t.TempDir()
+	if from == "" {
+		out, err := exec.Command("../../scripts/flights.sh").Output()
+		if err != nil {
+			t.Fatalf("scripts/flights.sh: %v", err)
+		}
+		from = strings.TrimSpace(string(out))
+	}
+	b, err := os.ReadFile(filepath.Join(from, "flights.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	column := -1
+	for line := range strings.Lines(string(b)) {
+		f := strings.Split(line, ",") // no field of this file is quoted
+		if column < 0 {
+			column = slices.Index(f, "tailnum")
+		} else if f[column] != "NA" {
+			f[column] = canary + f[column]
+		}
+		out.WriteString(strings.Join(f, ","))
+	}
+	weather, err := os.ReadFile(filepath.Join(from, "weather.csv"))
+	if err := errors.Join(err, os.WriteFile(filepath.Join(to, "flights.csv"), out.Bytes(), 0o600), os.WriteFile(filepath.Join(to, "weather.csv"), weather, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// inClear names the files that hold a canary, beside the user's own: the demo's project folder, and installed packages.
+func (s *stage) inClear() []string {
+	return append(sealtest.Search(s.data, []string{canary}, "demo/flights", "demo/months", "runtimes"), sealtest.Search(s.temp, []string{canary})...)
+}
+
+// command is falaj with the temporary folder that is searched.
+func (s *stage) command() *exec.Cmd {
+	cmd := exec.Command(s.falaj, s.args...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+s.temp)
+	return cmd
 }
 
 type told struct {
@@ -40,13 +89,16 @@ type told struct {
 
 func soak() bool { return os.Getenv("FALAJ_SOAK") != "" }
 
-// newStage builds falaj. The data comes from FALAJ_FLIGHTS, a folder with flights.csv(.zip) and weather.csv, else from pip.
+// canary begins every tail number of the played year: an identifier, and no feature, so that the story stays the same.
+const canary = "zq7canary-"
+
+// newStage builds falaj and lays out the year of flights, from FALAJ_FLIGHTS or fetched, with the canaries planted.
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("plays for minutes")
 	}
-	s := &stage{t: t, falaj: filepath.Join(t.TempDir(), "falaj"), data: filepath.Join(t.TempDir(), "data")}
+	s := &stage{t: t, falaj: filepath.Join(t.TempDir(), "falaj"), data: filepath.Join(t.TempDir(), "data"), temp: t.TempDir()}
 	if out, err := exec.Command("go", "build", "-o", s.falaj, "falaj/cmd/falaj").CombinedOutput(); err != nil {
 		t.Fatalf("%s", out)
 	}
@@ -56,10 +108,7 @@ func newStage(t *testing.T) *stage {
 	}
 	s.listen = l.Addr().String()
 	l.Close()
-	s.args = []string{"demo", "flights", "--fast", "--json", "--data", s.data, "--listen", s.listen}
-	if dir := os.Getenv("FALAJ_FLIGHTS"); dir != "" {
-		s.args = append(s.args, "--input", dir)
-	}
+	s.args = []string{"demo", "flights", "--fast", "--json", "--data", s.data, "--listen", s.listen, "--input", planted(t)}
 	t.Cleanup(s.stop)
 	return s
 }
@@ -97,7 +146,7 @@ func (s *stage) stop() {
 func (s *stage) play() told {
 	s.t.Helper()
 	var out, words bytes.Buffer
-	cmd := exec.Command(s.falaj, s.args...)
+	cmd := s.command()
 	cmd.Stdout, cmd.Stderr = &out, &words
 	if err := cmd.Run(); err != nil {
 		log, _ := os.ReadFile(filepath.Join(s.data, "demo", "server.log"))
@@ -115,7 +164,7 @@ func (s *stage) play() told {
 // warning. It says how many chapters had been told by then, and whether the command had ended before.
 func (s *stage) playAndKill(chapters int, later time.Duration) (heard int, whole bool) {
 	s.t.Helper()
-	cmd := exec.Command(s.falaj, s.args...)
+	cmd := s.command()
 	words, err := cmd.StderrPipe()
 	if err != nil {
 		s.t.Fatal(err)
@@ -277,7 +326,26 @@ func (s *stage) clean() {
 // TestDemoTellsTheStory plays the short cut and holds each chapter to STORY.md; a second call finds everything and adds nothing.
 func TestDemoTellsTheStory(t *testing.T) {
 	s := newStage(t)
+	quit, found := make(chan struct{}), make(chan []string)
+	go func() {
+		var hits []string
+		for len(hits) == 0 {
+			select {
+			case <-quit:
+				found <- hits
+				return
+			case <-time.After(200 * time.Millisecond):
+				hits = s.inClear()
+			}
+		}
+		<-quit
+		found <- hits
+	}()
 	g := s.play()
+	close(quit)
+	if hits := append(<-found, s.inClear()...); len(hits) > 0 {
+		t.Errorf("data of flights lies in clear: %v", hits)
+	}
 	for _, want := range []struct {
 		step     int
 		fact     string
@@ -353,6 +421,9 @@ func TestDemoGoesOnAfterKills(t *testing.T) {
 		chapters, later := 1+i*last/kills, time.Duration(rand.N(4000))*time.Millisecond
 		heard, whole := s.playAndKill(chapters, later)
 		t.Logf("kill %d, %v after chapter %d; %d were told", i+1, later, chapters, heard)
+		if hits := s.inClear(); len(hits) > 0 {
+			t.Errorf("after kill %d data of flights lies in clear: %v", i+1, hits)
+		}
 		if whole {
 			t.Fatalf("the story ended before kill %d", i+1)
 		}

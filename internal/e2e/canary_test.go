@@ -1,15 +1,14 @@
 package e2e
 
 import (
-	"bytes"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"falaj/internal/kernel/seal/sealtest"
 )
 
 // canaries are values of users' data that would be found in clear: an identifier, a number, a value that breaks the contract,
@@ -32,24 +31,9 @@ func planted(t *testing.T, w *world) {
 	write(t, filepath.Join(w.dir, "data", "readings-2.csv"), readings(60, 120)+fmt.Sprintf("zq7canary-machine,%s,%s,zq7canary-broken,0.5,1\n", bad.Format(time.RFC3339), bad.Format(time.RFC3339)))
 }
 
-// search reads every file under the folders but installed packages, and names each that holds a canary.
 func search(folders ...string) (hits []string) {
 	for _, dir := range folders {
-		_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-			if err != nil || e.IsDir() || e.Type()&fs.ModeSymlink != 0 {
-				return nil
-			}
-			b, err := os.ReadFile(path)
-			if err != nil {
-				return nil
-			}
-			for _, c := range canaries {
-				if bytes.Contains(b, []byte(c)) {
-					hits = append(hits, c+" in "+strings.TrimPrefix(path, dir))
-				}
-			}
-			return nil
-		})
+		hits = append(hits, sealtest.Search(dir, canaries)...)
 	}
 	return hits
 }
