@@ -63,6 +63,8 @@ var all = []struct {
 	{"pit", pit},
 	{"audit", audit},
 	{"policy", decide},
+	{"seal", sealing},
+	{"tls", transport},
 }
 
 func main() {

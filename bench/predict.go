@@ -120,10 +120,13 @@ func (t target) load(ctx context.Context, clients, n int, body []byte) (row, err
 	}
 	time.Sleep(2 * time.Second)
 	cpu := treeCPU(t.pid) - before
-	times := slices.Concat(took...)
+	return row{N: n, Unit: "requests", CPU: cpu, Wall: wall, Note: fmt.Sprintf("%.0f a second, ", float64(n)/wall.Seconds()) + percentiles(slices.Concat(took...))}, nil
+}
+
+// percentiles of wall times.
+func percentiles(times []time.Duration) string {
 	slices.Sort(times)
-	return row{N: n, Unit: "requests", CPU: cpu, Wall: wall,
-		Note: fmt.Sprintf("%.0f a second, p50 %.2f ms, p99 %.2f ms", float64(n)/wall.Seconds(), times[len(times)/2].Seconds()*1e3, times[len(times)*99/100].Seconds()*1e3)}, nil
+	return fmt.Sprintf("p50 %.3g ms, p99 %.3g ms", times[len(times)/2].Seconds()*1e3, times[len(times)*99/100].Seconds()*1e3)
 }
 
 func (t target) one(ctx context.Context, client *http.Client, body []byte) error {

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,7 +30,7 @@ type server struct {
 }
 
 // serve starts falaj on a data directory and waits until it is ready. It is stopped by stop.
-func (b *bench) serve(ctx context.Context, data string) (*server, error) {
+func (b *bench) serve(ctx context.Context, data string, flags ...string) (*server, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -39,7 +42,10 @@ func (b *bench) serve(ctx context.Context, data string) (*server, error) {
 		return nil, err
 	}
 	defer log.Close()
-	s := &server{cmd: exec.Command(b.binary, "server", "--data", data, "--listen", address), base: "http://" + address}
+	s := &server{cmd: exec.Command(b.binary, append([]string{"server", "--data", data, "--listen", address}, flags...)...), base: "http://" + address}
+	if slices.Contains(flags, "auto") {
+		s.base = "https://" + address
+	}
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches it through stop
 	begin := time.Now()
@@ -47,7 +53,7 @@ func (b *bench) serve(ctx context.Context, data string) (*server, error) {
 		return nil, err
 	}
 	for deadline := begin.Add(time.Minute); ; {
-		if ok(ctx, s.base+"/readyz") {
+		if ok(ctx, trusting(data), s.base+"/readyz") {
 			s.ready = time.Since(begin)
 			return s, nil
 		}
@@ -59,12 +65,23 @@ func (b *bench) serve(ctx context.Context, data string) (*server, error) {
 	}
 }
 
-func ok(ctx context.Context, url string) bool {
+// trusting is a client that knows the server's own CA, where it has one.
+func trusting(data string) *http.Client {
+	pool := x509.NewCertPool()
+	if pem, err := os.ReadFile(filepath.Join(data, "ca.pem")); err == nil {
+		pool.AppendCertsFromPEM(pem)
+	}
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}, Timeout: time.Minute}
+}
+
+func ok(ctx context.Context, c *http.Client, url string) bool {
+	defer c.CloseIdleConnections()
+
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return false
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := c.Do(req)
 	if err != nil {
 		return false
 	}
