@@ -14,6 +14,8 @@ import (
 	"io"
 	"os"
 	"time"
+
+	"falaj/internal/blob"
 )
 
 // block is tar's unit in bytes.
@@ -56,7 +58,7 @@ func (p *packer) part(ctx context.Context, name string, size int64, r io.Reader)
 		return err
 	}
 	sum := sha256.New()
-	n, err := io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(p.tar, sum)}, struct{ io.Reader }{watch{ctx, io.LimitReader(r, size)}}, make([]byte, 128<<10))
+	n, err := io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(p.tar, sum)}, struct{ io.Reader }{blob.Watched(ctx, io.LimitReader(r, size))}, make([]byte, 128<<10))
 	if err == nil && n != size {
 		err = fmt.Errorf("%s has %d bytes and not %d: %w", name, n, size, io.ErrUnexpectedEOF)
 	}
@@ -92,7 +94,7 @@ func (p *packer) finish(ctx context.Context, mac func([]byte) []byte, recorded f
 	if err := p.tar.WriteHeader(header(partsName, size)); err != nil {
 		return err
 	}
-	if _, err := io.Copy(p.tar, watch{ctx, p.list}); err != nil {
+	if _, err := io.Copy(p.tar, blob.Watched(ctx, p.list)); err != nil {
 		return err
 	}
 	e := end{Parts: hex.EncodeToString(digest), Count: p.count, MAC: hex.EncodeToString(mac(digest))}
@@ -144,17 +146,4 @@ func (l *lag) Read(p []byte) (int, error) {
 		l.tail = append(l.tail[:0], l.tail[over:]...)
 	}
 	return n, err
-}
-
-// watch makes a long copy stop when its caller has gone.
-type watch struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (w watch) Read(p []byte) (int, error) {
-	if err := w.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return w.r.Read(p)
 }

@@ -206,7 +206,7 @@ func (s *Service) spools() (out []spool, err error) {
 
 func (j *Job) seal(ctx context.Context, name string, r io.Reader) error {
 	path := filepath.Join(j.work, "sealed-"+filepath.Base(name))
-	size, err := sealFile(path, j.s.cfg.Keys.BackupKey(j.manifest.ID, name), watch{ctx, r})
+	size, err := sealFile(path, j.s.cfg.Keys.BackupKey(j.manifest.ID, name), blob.Watched(ctx, r))
 	j.sealed = append(j.sealed, file{name, path, size})
 	return err
 }

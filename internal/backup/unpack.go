@@ -97,7 +97,7 @@ func (u *unpacker) run(ctx context.Context, r io.Reader) (_ Report, err error) {
 	defer u.close()
 	u.parts = sha256.New()
 	u.lines = bufio.NewWriter(io.MultiWriter(u.list, u.parts))
-	in := &lag{r: watch{ctx, r}, sum: sha256.New()}
+	in := &lag{r: blob.Watched(ctx, r), sum: sha256.New()}
 	t := tar.NewReader(in)
 	for stage := -1; ; {
 		h, err := t.Next()
@@ -318,7 +318,7 @@ func (u *unpacker) blob(ctx context.Context, h *tar.Header, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{watch{ctx, r}}, make([]byte, 128<<10))
+	_, err = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{blob.Watched(ctx, r)}, make([]byte, 128<<10))
 	return errors.Join(err, w.Close())
 }
 

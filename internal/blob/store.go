@@ -137,7 +137,7 @@ func sealInto(ctx context.Context, w io.Writer, key seal.ObjectKey, r io.Reader)
 	}
 	sum := sha256.New()
 	// struct{} hides WriterTo and ReaderFrom: they could hand over the content in one piece.
-	size, err = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(sum, enc)}, struct{ io.Reader }{watch{ctx, r}}, make([]byte, 128<<10))
+	size, err = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(sum, enc)}, struct{ io.Reader }{Watched(ctx, r)}, make([]byte, 128<<10))
 	if err != nil {
 		return "", 0, err
 	}
@@ -147,7 +147,9 @@ func sealInto(ctx context.Context, w io.Writer, key seal.ObjectKey, r io.Reader)
 	return Digest([sha256.Size]byte(sum.Sum(nil))), size, nil
 }
 
-// watch makes a long copy stop when the request is cancelled.
+// Watched makes a long copy stop when ctx ends.
+func Watched(ctx context.Context, r io.Reader) io.Reader { return watch{ctx, r} }
+
 type watch struct {
 	ctx context.Context
 	r   io.Reader

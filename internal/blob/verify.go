@@ -29,7 +29,7 @@ func (s *Store) verify(ctx context.Context, r row) error {
 	}
 	defer o.Close()
 	sum := sha256.New()
-	if _, err := io.CopyBuffer(sum, struct{ io.Reader }{watch{ctx, o}}, make([]byte, 128<<10)); err != nil {
+	if _, err := io.CopyBuffer(sum, struct{ io.Reader }{Watched(ctx, o)}, make([]byte, 128<<10)); err != nil {
 		return err
 	}
 	if got := Digest([sha256.Size]byte(sum.Sum(nil))); got != r.digest {
