@@ -28,7 +28,8 @@ type Config struct {
 	TLS string `yaml:"tls"`
 	// Region is where this installation stands, as a two-letter country code; projects' residency is checked against it. Default ae.
 	Region string `yaml:"region"`
-	// Postgres is the address of a PostgreSQL database; empty: SQLite in the data directory.
+	// Postgres is the address of a PostgreSQL database; empty: SQLite in the data directory. On another machine its certificate
+	// is verified unless the address says sslmode=...
 	Postgres string `yaml:"postgres"`
 	// Open lets callers on loopback work without a token, as `anonymous`, who never approves.
 	Open bool `yaml:"open"`
@@ -122,6 +123,9 @@ func (c Config) Complete() (Config, error) {
 	}
 	if c.Region == "" {
 		c.Region = "ae"
+	}
+	if c.Postgres, err = verified(c.Postgres); err != nil {
+		return c, err
 	}
 	if !regionForm.MatchString(c.Region) {
 		return c, fault.New(fault.Invalid, "'"+c.Region+"' is not a region.", "Give the two-letter country code in lower case: --region ae.").At("region")
