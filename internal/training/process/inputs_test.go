@@ -53,3 +53,40 @@ except OSError:
 		t.Fatalf("%q %v", b, err)
 	}
 }
+
+// The job's own folders lie in the machine's memory, too: what it writes there is what the server finds.
+func TestOwnFoldersInMemory(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("/dev/shm", "falaj-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	j, l := job(t, `
+import os, sys, tempfile
+with tempfile.NamedTemporaryFile() as f:
+    f.write(b"x")
+print("temp", os.path.dirname(f.name) == os.environ["TMPDIR"])
+open(os.path.join(os.environ["FALAJ_OUTPUTS"], "made"), "w").write("model")
+open(sys.argv[1], "w") # in the job's private memory
+`)
+	j.Scratch, j.Outputs = filepath.Join(dir, "job", "scratch"), filepath.Join(dir, "job", "outputs")
+	for _, d := range []string{j.Scratch, j.Outputs} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j.Argv = append(j.Argv, filepath.Join(dir, "job", "elsewhere"))
+	if res := launch(t, j); res.Outcome != training.Succeeded {
+		t.Fatalf("%+v\n%s", res, l)
+	}
+	if got := l.String(); !strings.Contains(got, "temp True") {
+		t.Error(got)
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "job")); err != nil || len(left) != 2 {
+		t.Errorf("beside its folders the job left %v %v", left, err)
+	}
+	if b, err := os.ReadFile(filepath.Join(j.Outputs, "made")); err != nil || string(b) != "model" {
+		t.Errorf("%q %v", b, err)
+	}
+}
