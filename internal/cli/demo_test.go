@@ -334,7 +334,7 @@ func TestDemoTellsTheStory(t *testing.T) {
 			case <-quit:
 				found <- hits
 				return
-			case <-time.After(200 * time.Millisecond):
+			case <-time.After(2 * time.Second):
 				hits = s.inClear()
 			}
 		}

@@ -37,7 +37,7 @@ func TestResidency(t *testing.T) {
 	for _, region := range []string{"", "eu"} {
 		for name, args := range map[string][]string{
 			"dataset.export": {"data", "export", "readings@1", dir, "--region", region},
-			"backup.create":  {"backup", filepath.Join(dir, "all.falaj"), "--region", region},
+			"backup.create":  {"backup", filepath.Join(t.TempDir(), "all.falaj"), "--region", region},
 			"webhook.create": {"webhook", "add", "https://example.com/hook", "--region", region},
 		} {
 			r := w.amal.falaj(args...) // amal is engineer and admin

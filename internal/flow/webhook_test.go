@@ -121,7 +121,7 @@ func TestAWebhookGetsSignedEventsOfItsProject(t *testing.T) {
 		})
 		w, r := newWebhooks(t, s, box, loopback())
 		in.mu.Lock()
-		h, secret, err := w.Create(storetest.As("root"), NewWebhook{Project: "p", URL: in.URL + "/hook?token=hush-hush", Types: []string{"drift.*"}})
+		h, secret, err := w.Create(storetest.As("root"), NewWebhook{Project: "p", Region: "ae", URL: in.URL + "/hook?token=hush-hush", Types: []string{"drift.*"}})
 		in.secret = secret
 		in.mu.Unlock()
 		if err != nil || len(secret) < 40 {
@@ -195,7 +195,7 @@ func TestADeadWebhookGetsDeadLettersAndBlocksNobody(t *testing.T) {
 	w, r := newWebhooks(t, s, newBox(t), loopback())
 	for _, in := range []*receiver{dead, good} {
 		in.secret = "sixteen characters or more"
-		if _, _, err := w.Create(storetest.As("root"), NewWebhook{Project: "p", URL: in.URL, Secret: in.secret, Types: []string{"a.b"}}); err != nil {
+		if _, _, err := w.Create(storetest.As("root"), NewWebhook{Project: "p", Region: "ae", URL: in.URL, Secret: in.secret, Types: []string{"a.b"}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -229,12 +229,12 @@ func TestWebhooksReachNothingPrivate(t *testing.T) {
 		in.URL, "http://[::1]" + port, "http://169.254.169.254/latest/meta-data", "http://10.0.0.1/", "http://[::ffff:127.0.0.1]" + port,
 		"ftp://example.org/", "http://user:pass@example.org/", "javascript:alert(1)", "http:///x", "", "http://exa mple.org",
 	} {
-		if _, _, err := w.Create(storetest.As("root"), NewWebhook{Project: "p", URL: url}); !fault.Is(err, fault.Invalid) {
+		if _, _, err := w.Create(storetest.As("root"), NewWebhook{Project: "p", Region: "ae", URL: url}); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%q: %v", url, err)
 		}
 	}
 	// A name passes the first check; what it resolves to is checked when it is dialled.
-	h, _, err := w.Create(storetest.As("root"), NewWebhook{Project: "p", URL: "http://localhost" + port})
+	h, _, err := w.Create(storetest.As("root"), NewWebhook{Project: "p", Region: "ae", URL: "http://localhost" + port})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,11 +245,11 @@ func TestWebhooksReachNothingPrivate(t *testing.T) {
 	if len(in.subjects()) != 0 || in.calls != 0 {
 		t.Error("a private address was called")
 	}
-	if _, _, err := w.Create(storetest.As("amal"), NewWebhook{Project: "p", URL: "http://example.org"}); !fault.Is(err, fault.Denied) {
+	if _, _, err := w.Create(storetest.As("amal"), NewWebhook{Project: "p", Region: "ae", URL: "http://example.org"}); !fault.Is(err, fault.Denied) {
 		t.Errorf("an engineer: %v", err)
 	}
 	for _, types := range [][]string{{"a*b"}, {""}, {"*"}, {"a b"}} {
-		if _, _, err := w.Create(storetest.As("root"), NewWebhook{Project: "p", URL: "http://example.org", Types: types}); !fault.Is(err, fault.Invalid) {
+		if _, _, err := w.Create(storetest.As("root"), NewWebhook{Project: "p", Region: "ae", URL: "http://example.org", Types: types}); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%q: %v", types, err)
 		}
 	}
