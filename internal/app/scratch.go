@@ -18,6 +18,12 @@ const memoryRoot = "/dev/shm"
 // tmpfs is the magic number of a memory file system (statfs(2)).
 const tmpfs = 0x01021994
 
+// MemoryFolder is where a server on this data directory (absolute) keeps decrypted working files in memory.
+func MemoryFolder(data string) string {
+	sum := sha256.Sum256([]byte(data))
+	return filepath.Join(memoryRoot, "falaj-"+hex.EncodeToString(sum[:8]))
+}
+
 // scratch makes the folder for everything that lies decrypted while it is worked on: tables of a job and their spill, code
 // and outputs of trainings, models of Python workers. It is in memory, one for each data directory, or where the operator
 // says that it may lie. What a killed server left there is wiped now, the rest when the server stops.
@@ -29,8 +35,7 @@ func scratch(cfg Config) (string, error) {
 			return "", fault.New(fault.Unavailable, "There is no memory file system at "+memoryRoot+", and decrypted data may not lie on a disk.",
 				"Mount one (mount -t tmpfs tmpfs "+memoryRoot+"), or give --scratch DIR on an encrypted volume.")
 		}
-		sum := sha256.Sum256([]byte(cfg.Data))
-		dir = filepath.Join(memoryRoot, "falaj-"+hex.EncodeToString(sum[:8]))
+		dir = MemoryFolder(cfg.Data)
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", fault.Wrap(err, fault.Unavailable, "The scratch folder "+dir+" could not be made.", "Give --scratch a folder that this user may make.")

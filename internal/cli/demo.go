@@ -105,7 +105,7 @@ func (d *play) all(ctx context.Context, input, listen string) error {
 	if err := d.startServer(ctx, listen); err != nil {
 		return err
 	}
-	d.use = watch(d.pid)
+	d.use = watch(d.pid, app.MemoryFolder(d.data))
 	defer d.use.stop()
 	for _, part := range []func(context.Context) error{d.people, d.bring, d.train, d.first, d.year, d.loser, d.check} {
 		if err := part(ctx); err != nil {

@@ -2,14 +2,17 @@ package cli
 
 import (
 	"bytes"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
 )
 
 // meter watches how much memory a process takes with all that it started, and this process: a page that several share is
-// counted once (proportional set size). Where there is no /proc it knows nothing.
+// counted once (proportional set size), and the files that the server keeps in memory. Where there is no /proc it knows
+// nothing.
 type meter struct {
 	quit chan struct{}
 	once sync.Once
@@ -17,13 +20,13 @@ type meter struct {
 	most int64      // bytes
 }
 
-func watch(pid int) *meter {
+func watch(pid int, files string) *meter {
 	m := &meter{quit: make(chan struct{})}
 	go func() {
 		tick := time.NewTicker(500 * time.Millisecond)
 		defer tick.Stop()
 		for {
-			n := resident(pid)
+			n := resident(pid) + sizeUnder(files)
 			m.mu.Lock()
 			m.most = max(m.most, n)
 			m.mu.Unlock()
@@ -87,4 +90,17 @@ func proportional(pid int) int64 {
 	kib, _, _ := bytes.Cut(bytes.TrimSpace(rest), []byte(" "))
 	n, _ := strconv.ParseInt(string(kib), 10, 64)
 	return n << 10
+}
+
+// sizeUnder sums the files below a folder; what vanishes meanwhile is not counted.
+func sizeUnder(dir string) (sum int64) {
+	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			if st, err := e.Info(); err == nil {
+				sum += st.Size()
+			}
+		}
+		return nil
+	})
+	return sum
 }
