@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -87,8 +88,8 @@ func supervise(s spec, control io.Reader) report {
 	}
 	if s.Namespaces {
 		var err error
-		if s.PrivateShm, err = privateMounts(s.Limits, s.Read); err != nil {
-			return report{Setup: "an input in memory could not be shown to the job: " + err.Error()}
+		if s.PrivateShm, err = privateMounts(s.Limits, s.Read, s.Write); err != nil {
+			return report{Setup: "a folder in memory could not be shown to the job: " + err.Error()}
 		}
 	}
 	s.Stage = stageBecome
@@ -181,16 +182,17 @@ func killBelow(first int) {
 const sharedMemory = "/dev/shm"
 
 // privateMounts gives the job its own /proc and /dev/shm. It reports whether /dev/shm is private; where mounting is not
-// allowed, Landlock still hides what matters and the job has no shared memory. Inputs that lie in the machine's /dev/shm
-// (decrypted files in memory) are bound into the private one, read-only.
-func privateMounts(limits training.Limits, inputs []string) (shm bool, err error) {
+// allowed, Landlock still hides what matters and the job has no shared memory. What the job was given in the machine's
+// /dev/shm is bound into the private one: inputs read-only, its own folders so that the server finds what it writes there
+// and the watch counts it.
+func privateMounts(limits training.Limits, inputs, own []string) (shm bool, err error) {
 	if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return false, nil //nolint:nilerr // no rights to mount: the job does without
 	}
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	_ = unix.Mount("proc", "/proc", "proc", flags, "")
 	held := map[string]int{}
-	for _, path := range inputs {
+	for _, path := range slices.Concat(inputs, own) {
 		if !strings.HasPrefix(path, sharedMemory+"/") {
 			continue
 		}
@@ -205,15 +207,15 @@ func privateMounts(limits training.Limits, inputs []string) (shm bool, err error
 		return false, nil
 	}
 	for path, fd := range held {
-		if err := show(path, fd); err != nil {
+		if err := show(path, fd, slices.Contains(own, path)); err != nil {
 			return false, err
 		}
 	}
 	return true, nil
 }
 
-// show binds what fd names to path, read-only.
-func show(path string, fd int) error {
+// show binds what fd names to path, read-only unless it is the job's own.
+func show(path string, fd int, own bool) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
@@ -230,6 +232,9 @@ func show(path string, fd int) error {
 	}
 	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), path, "", unix.MS_BIND, ""); err != nil {
 		return err
+	}
+	if own { // as the source is mounted: a user namespace may not loosen it, and no_new_privs makes suid and devices void
+		return nil
 	}
 	return unix.Mount("", path, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 }
