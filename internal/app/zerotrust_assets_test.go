@@ -110,16 +110,23 @@ func TestZT_5(t *testing.T) {
 		if ev := scan(good.Digest); ev.Verdict != delivery.Passed {
 			t.Errorf("LightGBM's text: %+v", ev)
 		}
-		function := "flavors: {python_function: {loader_module: mlflow.pyfunc.model, python_model: python_model.pkl}}\n"
+		const textual = "cposix\nsystem\n(S'id'\ntR."
+		class := strings.Replace(mlmodel, "lightgbm.basic.Booster", "lightgbm.sklearn.LGBMClassifier", 1)
 		for name, files := range map[string]map[string]string{
 			"pickle":                   {"python_model.pkl": "\x80\x05\x95\x1f\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94."},
-			"pickle of text":           {"python_model.pkl": "cposix\nsystem\n(S'id'\ntR."},
+			"pickle of text":           {"python_model.pkl": textual},
+			"text as a function":       {"notes.txt": textual, "MLmodel": "flavors: {python_function: {loader_module: mlflow.pyfunc.model, python_model: notes.txt}}\n"},
+			"text as a classifier":     {"model.lgb": "tree\n" + textual, "MLmodel": class},
+			"another loader":           {"model.lgb": string(booster), "MLmodel": strings.Replace(mlmodel, "loader_module: mlflow.lightgbm", "loader_module: antigravity", 1)},
+			"no model at all":          {"MLmodel": "flavors: {}\n"},
 			"pickle under a good name": {"notes.txt": "\x80\x05\x95\x00"},
 			"pickle behind text":       {"model.lgb": "tree\n\x00\x80\x05\x95"},
 			"archive":                  {"model.zip": "PK\x03\x04"},
 			"code":                     {"helper.py": "import os\n"},
 		} {
-			files["MLmodel"] = function
+			if files["MLmodel"] == "" {
+				files["MLmodel"] = mlmodel
+			}
 			r := w.release(w.register("bad."+strings.ReplaceAll(name, " ", "-"), files))
 			if ev := scan(r.Digest); ev.Verdict != delivery.Failed || ev.Note == nil {
 				t.Errorf("%s passes the scan: %+v", name, ev)
