@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -97,18 +99,7 @@ func TestTLS(t *testing.T) {
 		if _, err := http.Get(v.url + "/healthz"); err == nil || !strings.Contains(err.Error(), "certificate") {
 			t.Errorf("without the CA: %v", err)
 		}
-		resp, err := http.Get("http://127.0.0.1:" + port + "/healthz")
-		if err != nil || resp.StatusCode != 400 || strings.Contains(string(readAll(t, resp.Body)), "ok\n") {
-			t.Errorf("in clear: %v %v", resp, err)
-		}
-		conf := v.client().Transport.(*http.Transport).TLSClientConfig
-		conf.MaxVersion = tls.VersionTLS12
-		if c, err := tls.Dial("tcp", "127.0.0.1:"+port, conf); err == nil || !strings.Contains(err.Error(), "protocol version") {
-			if err == nil {
-				c.Close()
-			}
-			t.Errorf("TLS 1.2: %v", err)
-		}
+		onlyTLS13(t, "127.0.0.1:"+port)
 		a := v.call("", "POST", apiBase+"/login", map[string]string{"user": "amal", "password": password})
 		if c := a.header.Get("Set-Cookie"); !strings.Contains(c, "Secure") || !strings.Contains(c, "HttpOnly") {
 			t.Errorf("the session's cookie: %q", c)
@@ -132,6 +123,90 @@ func TestTLS(t *testing.T) {
 	})
 	if text := s.out.String(); !strings.Contains(text, "https://ml.example:"+port+"/#/setup?token=") {
 		t.Errorf("the first link is not for people elsewhere: %s", text)
+	}
+}
+
+// onlyTLS13 demands of a listener that it answers nothing in clear, and no handshake below TLS 1.3, whoever vouches for it.
+func onlyTLS13(t *testing.T, addr string) {
+	t.Helper()
+	resp, err := http.Get("http://" + addr + "/healthz")
+	if err != nil || resp.StatusCode != 400 || strings.Contains(string(readAll(t, resp.Body)), "ok\n") {
+		t.Errorf("%s in clear: %v %v", addr, resp, err)
+	}
+	for _, version := range []uint16{tls.VersionTLS10, tls.VersionTLS11, tls.VersionTLS12, tls.VersionTLS13} {
+		// What is asked is the version; who answers is TestTLS's.
+		c, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version}) //nolint:gosec // see above
+		if err == nil {
+			c.Close()
+		}
+		if (err == nil) != (version == tls.VersionTLS13) || err != nil && !strings.Contains(err.Error(), "protocol version") {
+			t.Errorf("%s by %s: %v", addr, tls.VersionName(version), err)
+		}
+	}
+}
+
+// listeners are the TCP addresses that the server's process listens on, as the kernel knows them.
+func (s *server) listeners() (out []string) {
+	s.t.Helper()
+	s.mu.Lock()
+	pid := s.cmd.Process.Pid
+	s.mu.Unlock()
+	own := map[string]bool{}
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, fd := range fds {
+		if to, err := os.Readlink(fd); err == nil {
+			own[to] = true
+		}
+	}
+	for _, table := range []string{"tcp", "tcp6"} {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, table))
+		if err != nil {
+			continue // no IPv6
+		}
+		for line := range strings.Lines(string(b)) {
+			f := strings.Fields(line)
+			if len(f) < 10 || f[3] != "0A" || !own["socket:["+f[9]+"]"] {
+				continue
+			}
+			_, hex, _ := strings.Cut(f[1], ":")
+			port, err := strconv.ParseUint(hex, 16, 16)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			out = append(out, fmt.Sprintf("127.0.0.1:%d", port))
+		}
+	}
+	return out
+}
+
+// Tenet 2 of NIST SP 800-207: all communication is secured, wherever it comes from. Every socket that a server with TLS listens
+// on, also the one for its own jobs, refuses plaintext and everything below TLS 1.3; without TLS it does not start beyond
+// loopback. Client certificates of workers are not built: a worker is a child that talks by pipes, or holds a run's token.
+func TestZT_2(t *testing.T) {
+	t.Parallel()
+	ca, dir := newAuthority(t), t.TempDir()
+	ca.issue(dir, time.Now().Add(48*time.Hour))
+	for name, s := range map[string]struct {
+		*server
+		sockets int
+	}{
+		"auto":  {secured(t, "auto", ""), 1},
+		"files": {secured(t, filepath.Join(dir, "cert.pem")+","+filepath.Join(dir, "key.pem"), ca.file, "--host", "ml.example"), 2},
+	} {
+		s.start()
+		found := s.listeners()
+		if len(found) != s.sockets {
+			t.Errorf("%s: it listens on %v, want %d sockets", name, found, s.sockets)
+		}
+		for _, addr := range found {
+			onlyTLS13(t, addr)
+		}
+	}
+	for _, listen := range []string{"0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:0"} {
+		refusedAtStart(t, []string{"--listen", listen}, []string{"not loopback", "--tls auto"})
 	}
 }
 
@@ -239,10 +314,6 @@ func TestTLSByFiles(t *testing.T) {
 // lines: what and why, and what to type.
 func TestTLSRefusedAtStart(t *testing.T) {
 	t.Parallel()
-	bin, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
 	ca := newAuthority(t)
 	pair := func(t *testing.T, until time.Duration) (cert, key string) {
 		dir := t.TempDir()
@@ -280,26 +351,36 @@ func TestTLSRefusedAtStart(t *testing.T) {
 		}, []string{"expired on", "--tls auto"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			args := append([]string{"server", "--data", filepath.Join(t.TempDir(), "data"), "--listen", "127.0.0.1:0"}, tc.flags(t)...)
-			cmd := exec.CommandContext(t.Context(), bin, args...)
-			cmd.Env = environ()
-			var said lines
-			cmd.Stdout, cmd.Stderr = io.Discard, &said
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			over := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
-			err := cmd.Wait()
-			over.Stop()
-			text := strings.TrimSpace(said.String())
-			if err == nil || cmd.ProcessState.ExitCode() < 1 || strings.Count(text, "\n") != 1 {
-				t.Errorf("%v, and it said:\n%s", err, text)
-			}
-			for _, word := range tc.words {
-				if !strings.Contains(text, word) {
-					t.Errorf("it does not say %q:\n%s", word, text)
-				}
-			}
+			refusedAtStart(t, tc.flags(t), tc.words)
 		})
+	}
+}
+
+// refusedAtStart demands that a server with these flags ends at once, with two lines that hold the words.
+func refusedAtStart(t *testing.T, flags, words []string) {
+	t.Helper()
+	bin, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"server", "--data", filepath.Join(t.TempDir(), "data"), "--listen", "127.0.0.1:0"}, flags...)
+	cmd := exec.CommandContext(t.Context(), bin, args...)
+	cmd.Env = environ()
+	var said lines
+	cmd.Stdout, cmd.Stderr = io.Discard, &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	over := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+	err = cmd.Wait()
+	over.Stop()
+	text := strings.TrimSpace(said.String())
+	if err == nil || cmd.ProcessState.ExitCode() < 1 || strings.Count(text, "\n") != 1 {
+		t.Errorf("%v, and it said:\n%s", err, text)
+	}
+	for _, word := range words {
+		if !strings.Contains(text, word) {
+			t.Errorf("it does not say %q:\n%s", word, text)
+		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/goccy/go-yaml"
+
 	"falaj/internal/delivery"
 	"falaj/internal/kernel/fault"
 	"falaj/internal/kernel/note"
@@ -105,7 +107,8 @@ func (s *Service) metricGate(ctx context.Context, c delivery.Change, g delivery.
 	return ev, nil
 }
 
-// scanGate accepts only formats that cannot carry code: LightGBM's text, and plain texts beside it.
+// scanGate accepts only formats that cannot carry code: LightGBM's text, and plain texts beside it that nothing is told to
+// load.
 func (s *Service) scanGate(ctx context.Context, c delivery.Change) (delivery.Evidence, error) {
 	rel, err := s.Registry.Release(ctx, c.Project, c.ToRelease)
 	if err != nil {
@@ -116,12 +119,20 @@ func (s *Service) scanGate(ctx context.Context, c delivery.Change) (delivery.Evi
 		if err != nil {
 			return delivery.Evidence{}, err
 		}
-		head, err := io.ReadAll(io.LimitReader(o, 64<<10))
+		limit := int64(64 << 10)
+		if f.Path == "MLmodel" {
+			limit = maxMLmodel
+		}
+		head, err := io.ReadAll(io.LimitReader(o, limit))
 		o.Close()
 		if err != nil {
 			return delivery.Evidence{}, err
 		}
-		if why := suspicious(f.Path, head, f.Size); why != "" {
+		why := suspicious(f.Path, head, f.Size)
+		if why == "" && f.Path == "MLmodel" {
+			why = loads(head)
+		}
+		if why != "" {
 			return delivery.Evidence{Verdict: delivery.Failed, Note: says("scan.refused", "{file}: {why}", "file", f.Path, "why", why)}, nil
 		}
 	}
@@ -148,6 +159,37 @@ func suspicious(name string, head []byte, size int64) string {
 		return ""
 	}
 	return "files of this kind are not known as safe"
+}
+
+// maxMLmodel bounds the file that is read whole; serving takes no larger one either.
+const maxMLmodel = 4 << 20
+
+// loads says why what an MLmodel file tells to load may carry code. A pickle of protocol 0 is plain text and may have any
+// name, and a loader can be any module: only LightGBM's loader, told that the file is a Booster's text, is known to run none.
+func loads(text []byte) string {
+	var m struct {
+		Flavors struct {
+			Function *struct {
+				Loader string `yaml:"loader_module"`
+				Data   string `yaml:"data"`
+			} `yaml:"python_function"`
+			LightGBM *struct {
+				Data  string `yaml:"data"`
+				Class string `yaml:"model_class"`
+			} `yaml:"lightgbm"`
+		} `yaml:"flavors"`
+	}
+	if err := yaml.Unmarshal(text, &m); err != nil {
+		return "it is not YAML as MLflow writes it"
+	}
+	f, l := m.Flavors.Function, m.Flavors.LightGBM
+	switch {
+	case l == nil || l.Class != "lightgbm.basic.Booster" || !strings.HasSuffix(l.Data, ".lgb"):
+		return "it names no model in LightGBM's own text, and other formats can carry code"
+	case f != nil && (f.Loader != "mlflow.lightgbm" || f.Data != l.Data):
+		return "it has its model loaded by " + f.Loader + ", which can run code"
+	}
+	return ""
 }
 
 func (s *Service) parityGate(ctx context.Context, c delivery.Change) (delivery.Evidence, error) {

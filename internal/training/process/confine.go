@@ -36,7 +36,7 @@ func confine(s spec) error {
 			return fmt.Errorf("landlock: %w", err)
 		}
 	}
-	return filterSyscalls(s.Landlock)
+	return filterSyscalls(s.Landlock, s.Namespaces)
 }
 
 func rlimits(s spec) error {

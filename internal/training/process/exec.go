@@ -182,8 +182,9 @@ func killBelow(first int) {
 const sharedMemory = "/dev/shm"
 
 // privateMounts gives the job its own /proc and /dev/shm. It reports whether /dev/shm is private; where mounting is not
-// allowed, Landlock still hides what matters and the job has no shared memory. What the job is given in the machine's
-// /dev/shm (decrypted files in memory) is bound into the private one: inputs read-only, its own folders as they are.
+// allowed, Landlock still hides what matters and the job has no shared memory. What the job was given in the machine's
+// /dev/shm is bound into the private one: inputs read-only, its own folders so that the server finds what it writes there
+// and the watch counts it.
 func privateMounts(limits training.Limits, inputs, own []string) (shm bool, err error) {
 	if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return false, nil //nolint:nilerr // no rights to mount: the job does without
@@ -223,7 +224,7 @@ func show(path string, fd int, own bool) error {
 		return err
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		if err := os.MkdirAll(path, 0o700); err != nil {
+		if err := os.Mkdir(path, 0o700); err != nil {
 			return err
 		}
 	} else if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -232,7 +233,7 @@ func show(path string, fd int, own bool) error {
 	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), path, "", unix.MS_BIND, ""); err != nil {
 		return err
 	}
-	if own {
+	if own { // as the source is mounted: a user namespace may not loosen it, and no_new_privs makes suid and devices void
 		return nil
 	}
 	return unix.Mount("", path, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")

@@ -12,7 +12,8 @@ import (
 // (Landlock before ABI 10 does not know UDP, and never MPTCP, which reaches TCP servers), named Unix sockets only where
 // Landlock rules them (ABI 9), and no io_uring, which makes sockets unseen. Also denied are calls that reach into other
 // processes or the kernel. A denied call gives EPERM or EACCES, the job goes on.
-func filterSyscalls(abi int) error {
+// Without an IPC namespace a System V segment would outlive the job and be in nobody's resident memory.
+func filterSyscalls(abi int, ownIPC bool) error {
 	arch, x32 := uint32(unix.AUDIT_ARCH_X86_64), true
 	switch runtime.GOARCH {
 	case "amd64":
@@ -45,8 +46,12 @@ func filterSyscalls(abi int) error {
 		p = append(p, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, Jf: 1, K: 0x40000000})
 		ret(deny(uint32(unix.EPERM)))
 	}
-	for _, call := range []uint32{unix.SYS_IO_URING_SETUP, unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_BPF,
-		unix.SYS_PERF_EVENT_OPEN, unix.SYS_USERFAULTFD, unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY, unix.SYS_KEYCTL, unix.SYS_KEXEC_LOAD, unix.SYS_UNSHARE, unix.SYS_SETNS} {
+	denied := []uint32{unix.SYS_IO_URING_SETUP, unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_BPF,
+		unix.SYS_PERF_EVENT_OPEN, unix.SYS_USERFAULTFD, unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY, unix.SYS_KEYCTL, unix.SYS_KEXEC_LOAD, unix.SYS_UNSHARE, unix.SYS_SETNS}
+	if !ownIPC {
+		denied = append(denied, unix.SYS_SHMGET, unix.SYS_MSGGET)
+	}
+	for _, call := range denied {
 		when(call, deny(uint32(unix.EPERM)))
 	}
 	unless(unix.SYS_SOCKET, allow)

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"falaj/internal/training"
 )
 
@@ -20,9 +22,11 @@ type observed struct {
 }
 
 // watch samples what the kernel does not bound by itself: disk use of the job's folders, and memory where no cgroup
-// holds it. When a limit is reached it calls kill.
+// holds it; folders in a memory file system are memory then, as a cgroup would count them. When a limit is reached it
+// calls kill.
 func watch(ctx context.Context, over <-chan struct{}, pid int, job training.Job, memoryHeld bool, kill func()) (seen observed) {
-	const pause = 200 * time.Millisecond
+	const pause, longest = 200 * time.Millisecond, 2 * time.Second
+	inMemory := memoryFiles(job.Scratch) && memoryFiles(job.Outputs)
 	tick := time.NewTimer(pause)
 	defer tick.Stop()
 	for {
@@ -34,11 +38,16 @@ func watch(ctx context.Context, over <-chan struct{}, pid int, job training.Job,
 		case <-tick.C:
 		}
 		begun := time.Now()
-		if used := diskUse(job.Scratch) + diskUse(job.Outputs); used > job.Limits.Disk {
+		files := diskUse(job.Scratch, job.Limits.Disk)
+		files += diskUse(job.Outputs, job.Limits.Disk-files)
+		if files += unlinked(pid); files > job.Limits.Disk {
 			seen.limit = "disk limit " + size(job.Limits.Disk)
 		}
 		if !memoryHeld {
 			used := memoryUse(pid)
+			if inMemory {
+				used += files
+			}
 			seen.memoryPeak = max(seen.memoryPeak, used)
 			if used > job.Limits.Memory {
 				seen.limit = "memory limit " + size(job.Limits.Memory)
@@ -48,24 +57,58 @@ func watch(ctx context.Context, over <-chan struct{}, pid int, job training.Job,
 			kill()
 			return seen
 		}
-		tick.Reset(max(pause, 20*time.Since(begun))) // at most 5 % of one CPU
+		// At most 5 % of one CPU, but a job that makes looking slow is not left alone for it.
+		tick.Reset(min(max(pause, 20*time.Since(begun)), longest))
 	}
 }
 
-// diskUse sums what the files under dir take on disk, in bytes. What vanishes meanwhile is not counted.
-func diskUse(dir string) (total int64) {
+// entry is what a file takes beside its content, in bytes: a million empty files fill a memory file system, too.
+const entry = 1 << 10
+
+// diskUse sums what the files under dir take, in bytes, until that is more than limit. What vanishes meanwhile is not
+// counted.
+func diskUse(dir string, limit int64) (total int64) {
 	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return nil
 		}
 		if info, err := e.Info(); err == nil {
 			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				total += st.Blocks * 512
+				total += st.Blocks*512 + entry
 			}
+		}
+		if total > limit {
+			return fs.SkipAll
 		}
 		return nil
 	})
 	return total
+}
+
+// unlinked sums what open files without a name take, in bytes: deleted ones and memfds, which no walk and no resident
+// memory shows.
+func unlinked(pid int) (total int64) {
+	type file struct{ dev, ino uint64 }
+	seen := map[file]bool{}
+	for _, p := range below(pid) {
+		dir := "/proc/" + strconv.Itoa(p.pid) + "/fd/"
+		open, _ := os.ReadDir(dir)
+		for _, e := range open {
+			var st unix.Stat_t
+			if unix.Stat(dir+e.Name(), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 0 || seen[file{st.Dev, st.Ino}] {
+				continue
+			}
+			seen[file{st.Dev, st.Ino}] = true
+			total += st.Blocks * 512
+		}
+	}
+	return total
+}
+
+// memoryFiles says whether a folder lies in a memory file system.
+func memoryFiles(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && int64(st.Type) == unix.TMPFS_MAGIC
 }
 
 // memoryUse sums the resident memory of all processes below pid (not pid itself, the supervisor), in bytes.
