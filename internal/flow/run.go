@@ -15,6 +15,7 @@ import (
 
 	"falaj/internal/kernel/fault"
 	"falaj/internal/kernel/who"
+	"falaj/internal/store"
 )
 
 // Run is one run of a workflow as its body sees it. It belongs to the body's goroutine: a workflow does one thing at
@@ -145,11 +146,21 @@ func (c *Run) step(name string, fn func(context.Context, string) (json.RawMessag
 
 // try is one durable step's loop of tries.
 func (c *Run) try(ctx context.Context, name, key string, fn func(context.Context, string) (json.RawMessage, error), o stepOptions) (json.RawMessage, int, error) {
-	wait := o.base
+	wait, lull := o.base, 100*time.Millisecond
 	for n := 1; ; n++ {
 		raw, err := guarded(ctx, name, key, fn, o.timeout, c.log)
 		if err == nil {
 			return raw, n, nil
+		}
+		if store.Away(err) && ctx.Err() == nil {
+			// Not the step's failure, and it could not be recorded either: the step waits for the database.
+			c.log.Warn("step waits for the database", "step", name, "wait", lull, "err", err)
+			if !sleep(ctx, lull) {
+				return nil, n, ctx.Err()
+			}
+			lull = min(2*lull, 5*time.Second)
+			n--
+			continue
 		}
 		if ctx.Err() != nil || n > o.retries || !o.retryErr(err) {
 			c.log.Info("step failed", "step", name, "tries", n, "kind", fault.KindOf(err)) // its words may quote data; the run keeps them

@@ -244,7 +244,11 @@ func (s *Store) tryOwn(ctx context.Context, chain bool, st *state, fn func(conte
 	if err := fn(context.WithValue(ctx, txKey{s}, tx), tx); err != nil {
 		return err
 	}
-	return t.Commit()
+	err = t.Commit()
+	if gone(err) {
+		return fault.Wrap(away{err}, fault.Unavailable, "The database went away while it was keeping the change: it may be there or not.", "Look whether it is there, then try again.")
+	}
+	return err
 }
 
 // sqlState is implemented by pgx's error.
@@ -260,6 +264,9 @@ func classify(err error) error {
 	var e *fault.E
 	if err == nil || errors.As(err, &e) {
 		return err
+	}
+	if gone(err) {
+		return fault.Wrap(away{err}, fault.Unavailable, "The database does not answer: nothing was changed.", "Try again in a moment: falaj goes on by itself when the database is back. `falaj doctor` names what is wrong.")
 	}
 	text := err.Error()
 	switch {
