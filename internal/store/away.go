@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"strings"
+
+	"falaj/internal/kernel/fault"
 )
 
 // ErrUnchanged is returned by the function of a Change that found nothing to do: the same request came again.
@@ -21,6 +23,15 @@ func (a away) Unwrap() error { return a.error }
 func Away(err error) bool {
 	var a away
 	return errors.As(err, &a)
+}
+
+// Lost makes of a lost connection the fault that Away knows; any other error passes. A stage whose driver has connections of
+// its own to the same database gives their errors to it.
+func Lost(err error) error {
+	if Away(err) || !gone(err) {
+		return err
+	}
+	return fault.Wrap(away{err}, fault.Unavailable, "The database does not answer: nothing was changed.", "Try again in a moment: falaj goes on by itself when the database is back. `falaj doctor` names what is wrong.")
 }
 
 // gone recognises a lost or refused connection, and a server that is stopping or starting. SQLite has none of these.

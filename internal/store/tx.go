@@ -265,8 +265,8 @@ func classify(err error) error {
 	if err == nil || errors.As(err, &e) {
 		return err
 	}
-	if gone(err) {
-		return fault.Wrap(away{err}, fault.Unavailable, "The database does not answer: nothing was changed.", "Try again in a moment: falaj goes on by itself when the database is back. `falaj doctor` names what is wrong.")
+	if err := Lost(err); Away(err) {
+		return err
 	}
 	text := err.Error()
 	switch {
