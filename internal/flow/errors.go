@@ -103,6 +103,10 @@ func (c *Run) engineError(err error) error {
 		return changedCode(err)
 	}
 	c.broken = err
+	return engineFailed(err)
+}
+
+func engineFailed(err error) error {
 	return fault.Wrap(err, fault.Unavailable, "The workflow database failed.", "Check the disk and the database; the run goes on by itself.")
 }
 

@@ -247,8 +247,13 @@ func (c *Run) Patched(name string) (bool, error) {
 	return ok, nil
 }
 
-// begin refuses what a replay could not repeat: a step inside a step, or two at once.
+// begin refuses what a replay could not repeat: a step inside a step, two at once, or anything after the engine's database
+// failed under the run. A body that ends itself with what such a step gave it would end a run that goes on, and its record
+// would stand in the way of the step that is tried again.
 func (c *Run) begin(what string) error {
+	if c.broken != nil {
+		return engineFailed(c.broken)
+	}
 	if !c.busy.CompareAndSwap(false, true) {
 		return fault.New(fault.Internal, "A workflow may do one thing at a time; "+what+" was started inside or beside another step.", "Start it from the workflow's body, after the other step.")
 	}
