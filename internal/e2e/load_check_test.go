@@ -205,9 +205,20 @@ func (l *load) checkMoves(rows ledger) {
 func (l *load) checkIngests(rows ledger) {
 	for _, id := range l.ingests.runs {
 		l.once(rows, "pipeline.run", id)
-		r := ended(l.world, id)
-		if r.State != "done" {
-			l.t.Errorf("run %s is %s", id, r.State)
+		var r struct {
+			State string
+			Steps []struct{ Name, State string } `json:"step_list"`
+		}
+		l.get(project+"/pipelines/runs/"+id, &r)
+		steps := map[string]string{}
+		for _, s := range r.Steps {
+			if steps[s.Name] != "" || s.State != "done" && s.State != "cached" {
+				l.t.Errorf("run %s: step %s is %s, and was %q", id, s.Name, s.State, steps[s.Name])
+			}
+			steps[s.Name] = s.State
+		}
+		if r.State != "done" || len(steps) == 0 {
+			l.t.Errorf("run %s is %s with %d steps", id, r.State, len(steps))
 		}
 	}
 	for id, n := range rows["pipeline.run"] {
