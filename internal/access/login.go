@@ -59,7 +59,7 @@ func (s *Service) Setup(ctx context.Context, secret, name, password string) (Use
 			return event.Draft{}, err
 		}
 		for _, r := range []policy.Role{policy.Admin, policy.Engineer} {
-			if err := insertBinding(ctx, tx, Binding{"*", r, "user:" + name}); err != nil {
+			if _, err := insertBinding(ctx, tx, Binding{"*", r, "user:" + name}); err != nil {
 				return event.Draft{}, err
 			}
 		}

@@ -71,7 +71,7 @@ func (s *Service) CreateProject(ctx context.Context, name, description string, r
 		tx.After(p)
 		if a := who.From(ctx); a.Kind == who.User || a.Kind == who.Service {
 			for _, r := range []policy.Role{policy.Engineer, policy.Admin} {
-				if err := insertBinding(ctx, tx, Binding{name, r, a.String()}); err != nil {
+				if _, err := insertBinding(ctx, tx, Binding{name, r, a.String()}); err != nil {
 					return event.Draft{}, err
 				}
 			}
@@ -203,7 +203,7 @@ func (s *Service) Bind(ctx context.Context, b Binding) error {
 	}
 	return s.changed(s.store.Change(ctx, "role.bind", bindingResource(b), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
 		tx.After(b)
-		return event.Draft{Type: "role.bound", Subject: b.Principal, Data: b}, insertBinding(ctx, tx, b)
+		return event.Draft{Type: "role.bound", Subject: b.Principal, Data: b}, changedAny(insertBinding(ctx, tx, b))
 	}))
 }
 
@@ -213,6 +213,14 @@ func (s *Service) Unbind(ctx context.Context, b Binding) error {
 		tx.Before(b)
 		return event.Draft{Type: "role.unbound", Subject: b.Principal, Data: b}, deleteBinding(ctx, tx, b)
 	}))
+}
+
+// changedAny turns a statement that touched no row into store.ErrUnchanged.
+func changedAny(rows int64, err error) error {
+	if err == nil && rows == 0 {
+		return store.ErrUnchanged
+	}
+	return err
 }
 
 func bindingResource(b Binding) policy.Resource {
@@ -332,14 +340,14 @@ func (s *Service) RevokeToken(ctx context.Context, tokenID string) error {
 		action = "session.delete"
 	}
 	return s.changed(s.store.Change(ctx, action, policy.Resource{Kind: "Token", ID: tokenID, Project: t.Project}, func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
-		return event.Draft{Type: "token.revoked", Subject: tokenID}, revokeTokens(ctx, tx, "id", tokenID)
+		return event.Draft{Type: "token.revoked", Subject: tokenID}, changedAny(revokeTokens(ctx, tx, "id", tokenID))
 	}))
 }
 
 // RevokeRun kills the tokens of a training run: called when the run ends, however it ends.
 func (s *Service) RevokeRun(ctx context.Context, project, run string) error {
 	return s.changed(s.store.Change(ctx, "training.finish", policy.Resource{Kind: "Token", ID: "run:" + run, Project: project}, func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
-		return event.Draft{}, revokeTokens(ctx, tx, "run", run)
+		return event.Draft{}, changedAny(revokeTokens(ctx, tx, "run", run))
 	}))
 }
 

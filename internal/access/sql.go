@@ -86,7 +86,8 @@ func disableUser(ctx context.Context, tx *store.Tx, name string) error {
 	if _, err := tx.Exec(ctx, `DELETE FROM sessions WHERE username = $1`, name); err != nil {
 		return err
 	}
-	return revokeTokens(ctx, tx, "principal", "user:"+name)
+	_, err = revokeTokens(ctx, tx, "principal", "user:"+name)
+	return err
 }
 
 func updatePassword(ctx context.Context, tx *store.Tx, name, password string) error {
@@ -149,9 +150,8 @@ func selectPassword(ctx context.Context, q store.Querier, name string) (string, 
 	return phc, err
 }
 
-func insertBinding(ctx context.Context, tx *store.Tx, b Binding) error {
-	_, err := tx.Exec(ctx, `INSERT INTO bindings (project, role, principal) VALUES ($1, $2, $3) ON CONFLICT (project, role, principal) DO NOTHING`, b.Project, string(b.Role), b.Principal)
-	return err
+func insertBinding(ctx context.Context, tx *store.Tx, b Binding) (added int64, err error) {
+	return tx.Exec(ctx, `INSERT INTO bindings (project, role, principal) VALUES ($1, $2, $3) ON CONFLICT (project, role, principal) DO NOTHING`, b.Project, string(b.Role), b.Principal)
 }
 
 func deleteBinding(ctx context.Context, tx *store.Tx, b Binding) error {
@@ -177,9 +177,8 @@ func insertToken(ctx context.Context, tx *store.Tx, t Token, hash []byte) error 
 }
 
 // revokeTokens revokes by one of the fixed columns id, run, principal.
-func revokeTokens(ctx context.Context, tx *store.Tx, column, value string) error {
-	_, err := tx.Exec(ctx, `UPDATE tokens SET revoked = $1 WHERE `+column+` = $2 AND revoked = 0`, store.Micros(time.Now()), value)
-	return err
+func revokeTokens(ctx context.Context, tx *store.Tx, column, value string) (revoked int64, err error) {
+	return tx.Exec(ctx, `UPDATE tokens SET revoked = $1 WHERE `+column+` = $2 AND revoked = 0`, store.Micros(time.Now()), value)
 }
 
 const tokenColumns = `id, principal, name, project, role, run, created, expires, revoked`

@@ -311,3 +311,42 @@ func (r *room) set(gate string, v delivery.Verdict) {
 	r.verdict[gate] = v
 	r.mu.Unlock()
 }
+
+// A request that comes again under its key, because its answer got lost, gets the same change and leaves no second row.
+func TestARepeatedRequestHasOneRow(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, s *store.Store) {
+		r, amal := open(t, s), storetest.As("amal")
+		promote := func(version int64, key string) string {
+			c, err := r.Request(amal, "flights", delivery.PromoteRequest{Model: "delay", Version: version, Environment: "dev", Key: key})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.until(t, c.ID, delivery.Closed)
+			return c.ID
+		}
+		want := map[string]int{promote(1, "a"): 1, promote(2, "b"): 1}
+		promote(1, "a")
+		promote(2, "b")
+		for range 2 {
+			c, err := r.Rollback(amal, "flights", "delay", "dev", 0, "", "back")
+			if err != nil {
+				t.Fatal(err)
+			}
+			want[c.ID] = 1
+		}
+		rows, err := s.Entries(context.Background(), 0, 10000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]int{}
+		for _, e := range rows {
+			if e.Action == "change.request" || e.Action == "delivery.rollback" {
+				got[strings.TrimPrefix(e.Resource, "Change::flights/")]++
+			}
+		}
+		if len(want) != 3 || fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("rows %v, want %v", got, want)
+		}
+	})
+}

@@ -166,7 +166,7 @@ func (s *Service) Rollback(ctx context.Context, project, model, environment stri
 	at := s.eval.EventTime(ctx, project)
 	c := Change{ID: id.New("chg"), Project: project, Kind: "standard", Verb: "rollback", State: Implementing, Requester: who.From(ctx).Origin(), Model: model, Environment: environment, Reason: reason}
 	err := s.store.Change(ctx, "delivery.rollback", resource(c), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
-		if found, err := asked(ctx, tx, &c, key); found || err != nil {
+		if err := asked(ctx, tx, &c, key); err != nil {
 			return event.Draft{}, err
 		}
 		now, err := selectPointer(ctx, tx, project, model, environment, Champion)
@@ -228,7 +228,7 @@ func (s *Service) SetChallenger(ctx context.Context, project, model, environment
 			return event.Draft{}, err
 		}
 		if now.Release == c.ToRelease {
-			return event.Draft{}, nil
+			return event.Draft{}, store.ErrUnchanged
 		}
 		c.FromVersion, c.FromRelease = now.Version, now.Release
 		if version == 0 {

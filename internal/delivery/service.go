@@ -82,7 +82,7 @@ func (s *Service) Request(ctx context.Context, project string, req PromoteReques
 	c := Change{ID: id.New("chg"), Project: project, Kind: "normal", Verb: "promote", State: Assessing, Requester: who.From(ctx).Origin(), Author: cand.Author,
 		Model: req.Model, Environment: req.Environment, ToVersion: cand.Version, ToRelease: cand.Release, Reason: req.Reason, Note: req.Note, Pipeline: req.Pipeline}
 	err = s.store.Change(ctx, "change.request", resource(c), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
-		if found, err := asked(ctx, tx, &c, req.Key); found || err != nil {
+		if err := asked(ctx, tx, &c, req.Key); err != nil {
 			return event.Draft{}, err
 		}
 		pol, err := selectPolicy(ctx, tx, project, req.Model)
@@ -105,16 +105,19 @@ func (s *Service) Request(ctx context.Context, project string, req PromoteReques
 	return c, err
 }
 
-// asked gives c the change that was asked for under the same key before.
-func asked(ctx context.Context, q store.Querier, c *Change, key string) (bool, error) {
+// asked gives c the change that was asked for under the same key before, and then the caller changes nothing.
+func asked(ctx context.Context, q store.Querier, c *Change, key string) error {
 	if key == "" {
-		return false, nil
+		return nil
 	}
 	old, found, err := selectByKey(ctx, q, c.Project, key)
-	if found && err == nil {
-		*c, err = selectChange(ctx, q, c.Project, old)
+	if !found || err != nil {
+		return err
 	}
-	return found, err
+	if *c, err = selectChange(ctx, q, c.Project, old); err != nil {
+		return err
+	}
+	return store.ErrUnchanged
 }
 
 // place checks the environment and fills what serves there now, the gates and the roll-out.

@@ -233,8 +233,13 @@ func (d *Door) guard(rt Route) http.Handler {
 		actor, err := d.authenticate(r)
 		if err != nil {
 			if !rt.Public {
-				d.refuse(r, rt, policy.Resource{Kind: "Route", ID: rt.Method + " " + rt.Pattern}, policy.Decision{Reasons: []policy.Reason{{Policy: "credentials", Text: fault.From(err).Public}}})
-				rt.Fault(w, r, fault.From(err))
+				f := fault.From(err)
+				if f.Kind == fault.Unauthenticated || f.Kind == fault.Denied { // that the database did not answer is no refusal
+					d.refuse(r, rt, policy.Resource{Kind: "Route", ID: rt.Method + " " + rt.Pattern}, policy.Decision{Reasons: []policy.Reason{{Policy: "credentials", Text: f.Public}}})
+				} else {
+					d.cfg.Log.Error("authentication failed", "request", store.RequestID(r.Context()), "err", err)
+				}
+				rt.Fault(w, r, f)
 				return
 			}
 			actor = who.Actor{Kind: who.Anonymous, Name: "anonymous"}

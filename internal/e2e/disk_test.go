@@ -12,10 +12,9 @@ import (
 	"testing"
 )
 
-// A data directory on a full disk: uploads, changes and runs say so and leave nothing half-done, the server stays up, and
-// when there is room again it goes on without a restart.
-func TestFullDisk(t *testing.T) {
-	t.Parallel()
+// small is a world whose data directory is a file system of 96 MiB.
+func small(t *testing.T) (w *world, filler string) {
+	t.Helper()
 	mount := filepath.Join(t.TempDir(), "small")
 	if err := os.Mkdir(mount, 0o700); err != nil {
 		t.Fatal(err)
@@ -28,9 +27,17 @@ func TestFullDisk(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	w := &world{server: newServer(t, filepath.Join(mount, "data")), dir: filepath.Join(t.TempDir(), "tiny")}
+	w = &world{server: newServer(t, filepath.Join(mount, "data")), dir: filepath.Join(t.TempDir(), "tiny")}
 	w.people()
 	layProject(t, w.dir)
+	return w, filepath.Join(mount, "filler")
+}
+
+// A data directory on a full disk: uploads, changes and runs say so and leave nothing half-done, the server stays up, and
+// when there is room again it goes on without a restart.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	w, filler := small(t)
 	w.amal.ok("apply")
 	w.amal.ok("run", "--ingest")
 	big := make([]byte, 8<<20)
@@ -38,7 +45,6 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(w.dir, "data", "readings-3.csv"), readings(120, 4000))
-	filler := filepath.Join(mount, "filler")
 	fill(t, filler)
 	w.unchanged(func() {
 		w.problem(w.request(w.amal.token, "PUT", project+"/blobs/"+digestOf(big), big), 503, "full", "space")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -306,10 +307,18 @@ func TestAFullDiskFailsNoRun(t *testing.T) {
 	entered := make(chan struct{}, 100)
 	var want = strings.Repeat("x", 1<<20)
 	e := start(t, Config{Path: t.TempDir() + "/flow.db", Sweep: 50 * time.Millisecond}, map[string]Workflow{"w": func(c *Run, _ json.RawMessage) (any, error) {
-		return Step(c, "big", func(context.Context, string) (string, error) {
+		v, err := Step(c, "big", func(context.Context, string) (string, error) {
 			entered <- struct{}{}
 			return want, nil
 		})
+		// A body that notes how it ends, as a pipeline does: it must not note the end of a run that goes on.
+		_, e := Step(c, "end", func(context.Context, string) (bool, error) {
+			if err != nil {
+				t.Errorf("the run was ended by a full disk: %v", err)
+			}
+			return true, nil
+		})
+		return v, errors.Join(err, e)
 	}})
 	e.db.lite.SetMaxOpenConns(1) // the limit below belongs to a connection
 	var pages int

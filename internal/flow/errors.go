@@ -9,6 +9,7 @@ import (
 	"github.com/dbos-inc/dbos-transact-golang/dbos"
 
 	"falaj/internal/kernel/fault"
+	"falaj/internal/store"
 )
 
 // wireFault is a fault as it is recorded: a person must read the same words after a restart. Cause is the text for the
@@ -103,6 +104,10 @@ func (c *Run) engineError(err error) error {
 		return changedCode(err)
 	}
 	c.broken = err
+	return engineFailed(err)
+}
+
+func engineFailed(err error) error {
 	return fault.Wrap(err, fault.Unavailable, "The workflow database failed.", "Check the disk and the database; the run goes on by itself.")
 }
 
@@ -131,6 +136,9 @@ func lookup(err error, id string) error {
 		return fault.New(fault.NotFound, "There is no run '"+id+"'.", "`falaj status` lists the runs.")
 	case errors.Is(err, dbos.ErrUnexpectedWorkflow):
 		return fault.Wrap(err, fault.Conflict, "The run id '"+id+"' is already used by another workflow.", "Choose another id.")
+	}
+	if err := store.Lost(err); store.Away(err) {
+		return err
 	}
 	return fault.Wrap(err, fault.Unavailable, "The workflow database did not answer.", "Try again; `falaj doctor` names what is wrong.")
 }

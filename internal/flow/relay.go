@@ -255,6 +255,9 @@ func (r *Relay) deliver(ctx context.Context, s *subscriber, e event.Event) error
 			s.hasty = false
 			return r.keep(ctx, s.name, e.Seq)
 		}
+		if store.Away(err) { // not the subscriber's fault: run waits for the database and gives the event again
+			return err
+		}
 		if n >= s.tries || s.hasty && strings.HasPrefix(s.name, webhookPrefix) {
 			s.hasty = true
 			r.log.Error("event parked", "subscriber", s.name, "event", e.ID, "type", e.Type, "seq", e.Seq, "tries", n, "error", err)

@@ -15,6 +15,7 @@ import (
 
 	"falaj/internal/kernel/fault"
 	"falaj/internal/kernel/who"
+	"falaj/internal/store"
 )
 
 // Run is one run of a workflow as its body sees it. It belongs to the body's goroutine: a workflow does one thing at
@@ -145,11 +146,21 @@ func (c *Run) step(name string, fn func(context.Context, string) (json.RawMessag
 
 // try is one durable step's loop of tries.
 func (c *Run) try(ctx context.Context, name, key string, fn func(context.Context, string) (json.RawMessage, error), o stepOptions) (json.RawMessage, int, error) {
-	wait := o.base
+	wait, lull := o.base, 100*time.Millisecond
 	for n := 1; ; n++ {
 		raw, err := guarded(ctx, name, key, fn, o.timeout, c.log)
 		if err == nil {
 			return raw, n, nil
+		}
+		if store.Away(err) && ctx.Err() == nil {
+			// Not the step's failure, and it could not be recorded either: the step waits for the database.
+			c.log.Warn("step waits for the database", "step", name, "wait", lull, "err", err)
+			if !sleep(ctx, lull) {
+				return nil, n, ctx.Err()
+			}
+			lull = min(2*lull, 5*time.Second)
+			n--
+			continue
 		}
 		if ctx.Err() != nil || n > o.retries || !o.retryErr(err) {
 			c.log.Info("step failed", "step", name, "tries", n, "kind", fault.KindOf(err)) // its words may quote data; the run keeps them
@@ -236,8 +247,13 @@ func (c *Run) Patched(name string) (bool, error) {
 	return ok, nil
 }
 
-// begin refuses what a replay could not repeat: a step inside a step, or two at once.
+// begin refuses what a replay could not repeat: a step inside a step, two at once, or anything after the engine's database
+// failed under the run. A body that ends itself with what such a step gave it would end a run that goes on, and its record
+// would stand in the way of the step that is tried again.
 func (c *Run) begin(what string) error {
+	if c.broken != nil {
+		return engineFailed(c.broken)
+	}
 	if !c.busy.CompareAndSwap(false, true) {
 		return fault.New(fault.Internal, "A workflow may do one thing at a time; "+what+" was started inside or beside another step.", "Start it from the workflow's body, after the other step.")
 	}

@@ -104,7 +104,8 @@ func (s *Store) Ping(ctx context.Context) error {
 // Change is the one way to change state. It asks policy, runs fn, appends the ledger row and the outbox event, all in one
 // transaction; if any of it fails nothing of it stays. fn does SQL only and may run again after a lost race, so it must not
 // keep what an earlier call computed. With a ctx handed to fn by another Change it joins that transaction.
-// A refusal is kept as a ledger row of its own and returned as fault.Denied with the reasons.
+// A refusal is kept as a ledger row of its own and returned as fault.Denied with the reasons. fn returns ErrUnchanged when
+// what is asked for is so already: then Change gives nil and records nothing, for there is no row without a change.
 func (s *Store) Change(ctx context.Context, action policy.Action, res policy.Resource, fn func(ctx context.Context, tx *Tx) (event.Draft, error)) error {
 	one := func(ctx context.Context, tx *Tx) error { return s.change(ctx, tx, action, res, fn) }
 	if tx := current(ctx, s); tx != nil {
@@ -143,6 +144,9 @@ func (s *Store) change(ctx context.Context, tx *Tx, action policy.Action, res po
 	draft, err := fn(ctx, tx)
 	before, after := tx.before, tx.after
 	tx.before, tx.after = mark, markAfter
+	if errors.Is(err, ErrUnchanged) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -202,7 +206,8 @@ func (s *Store) Authorize(ctx context.Context, action policy.Action, res policy.
 	if tx := current(ctx, s); tx != nil {
 		return s.auth.Authorize(ctx, tx, action, res)
 	}
-	return s.auth.Authorize(ctx, reader{s.driver.Reader()}, action, res)
+	dec, err := s.auth.Authorize(ctx, reader{s.driver.Reader()}, action, res)
+	return dec, classify(err)
 }
 
 // Write stores high-rate data (metric points, prediction indexes, cursors) durably without a ledger row.
@@ -221,10 +226,10 @@ func (s *Store) View(ctx context.Context, fn func(ctx context.Context, q Querier
 	}
 	t, err := s.driver.Reader().BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: s.viewIsolation()})
 	if err != nil {
-		return fault.Wrap(err, fault.Unavailable, "The database could not be read.", "")
+		return fault.Wrap(classify(err), fault.Unavailable, "The database could not be read.", "")
 	}
 	defer t.Rollback()
-	return fn(ctx, reader{t})
+	return classify(fn(ctx, reader{t}))
 }
 
 func (s *Store) viewIsolation() sql.IsolationLevel {

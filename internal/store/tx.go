@@ -244,7 +244,11 @@ func (s *Store) tryOwn(ctx context.Context, chain bool, st *state, fn func(conte
 	if err := fn(context.WithValue(ctx, txKey{s}, tx), tx); err != nil {
 		return err
 	}
-	return t.Commit()
+	err = t.Commit()
+	if gone(err) {
+		return fault.Wrap(away{err}, fault.Unavailable, "The database went away while it was keeping the change: it may be there or not.", "Look whether it is there, then try again.")
+	}
+	return err
 }
 
 // sqlState is implemented by pgx's error.
@@ -259,6 +263,9 @@ func lostRace(err error) bool {
 func classify(err error) error {
 	var e *fault.E
 	if err == nil || errors.As(err, &e) {
+		return err
+	}
+	if err := Lost(err); Away(err) {
 		return err
 	}
 	text := err.Error()

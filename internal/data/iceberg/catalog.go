@@ -22,6 +22,7 @@ import (
 
 	"falaj/internal/data"
 	"falaj/internal/kernel/fault"
+	"falaj/internal/store"
 )
 
 // The dialects of the catalog's database.
@@ -111,6 +112,9 @@ func (c *Catalog) dataLocation(project, table, digest string) string {
 func broken(err error) error {
 	var known *fault.E
 	if err == nil || errors.As(err, &known) {
+		return err
+	}
+	if err = store.Lost(err); store.Away(err) {
 		return err
 	}
 	return fault.Wrap(err, fault.Internal, "The table of the dataset could not be read or written.", "Run it again; if it happens again, run `falaj audit verify` and report it with the server's log.")

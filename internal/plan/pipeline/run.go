@@ -216,6 +216,9 @@ func (x *execution) step(name, kind string, needs []string, inputs parts, refs [
 		if ctx.Err() != nil {
 			return out, ctx.Err()
 		}
+		if store.Away(err) { // the workflow tries again when the database is back
+			return out, err
+		}
 		st.State, st.Outputs = Done, out.Outputs
 		if st.Outputs == nil {
 			st.Outputs = []Ref{}

@@ -104,17 +104,19 @@ func (s *Service) Start(ctx context.Context, project string, req Request) (Run, 
 	}
 	unfit := s.checkSources(ctx, project, req.Sources)
 	r := Run{ID: id.New("pr"), Project: project, Pipeline: req.Pipeline, State: Waiting, Actor: who.From(ctx).Origin(), Model: req.Model, Request: req, Resumed: req.Resumes, Created: time.Now().UTC()}
+	if req.Key != "" {
+		r.ID = keyed(project, req.Key) // the ledger's row names the run by it
+	}
 	err = s.store.Change(ctx, action, runResource(project, r.ID), func(ctx context.Context, tx *store.Tx) (event.Draft, error) {
 		if req.Key != "" {
-			old, err := selectRun(ctx, tx, box, project, keyed(project, req.Key))
+			old, err := selectRun(ctx, tx, box, project, r.ID)
 			if err == nil {
 				r = old
-				return event.Draft{}, nil
+				return event.Draft{}, store.ErrUnchanged
 			}
 			if !fault.Is(err, fault.NotFound) {
 				return event.Draft{}, err
 			}
-			r.ID = keyed(project, req.Key)
 		}
 		if unfit != nil {
 			return event.Draft{}, unfit

@@ -131,24 +131,13 @@ func startCluster() (string, error) {
 		return "", err
 	}
 	attr := &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	if os.Getuid() == 0 { // PostgreSQL refuses to run as root
-		u, err := user.Lookup("postgres")
-		if err != nil {
-			return "", fmt.Errorf("running as root needs the user postgres: apt-get install postgresql: %w", err)
-		}
-		uid, _ := strconv.Atoi(u.Uid)
-		gid, _ := strconv.Atoi(u.Gid)
-		if err := os.Chown(dir, uid, gid); err != nil {
-			return "", err
-		}
-		attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	if attr.Credential, err = owner(dir); err != nil {
+		return "", err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freePort()
 	if err != nil {
 		return "", err
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
 	script := `"$1/initdb" -D "$0/data" -U falaj -A trust --locale=C.UTF-8 -E UTF8 --no-sync >"$0/log" 2>&1 || { cat "$0/log" >&2; exit 1; }
 "$1/postgres" -D "$0/data" -p "$2" -c listen_addresses=127.0.0.1 -c unix_socket_directories="$0" -c fsync=off -c full_page_writes=off -c max_connections=300 >>"$0/log" 2>&1 & p=$!
 trap 'kill -INT $p; wait $p; rm -rf "$0"; exit 0' TERM INT HUP
@@ -176,6 +165,29 @@ wait $p`
 		return "", fmt.Errorf("initdb failed: %s", stderr.String())
 	}
 	return fmt.Sprintf("postgres://falaj@127.0.0.1:%d/postgres?sslmode=disable", port), nil
+}
+
+// owner gives the folder to the user that PostgreSQL runs as: it refuses to run as root. nil is the caller's own.
+func owner(dir string) (*syscall.Credential, error) {
+	if os.Getuid() != 0 {
+		return nil, nil
+	}
+	u, err := user.Lookup("postgres")
+	if err != nil {
+		return nil, fmt.Errorf("running as root needs the user postgres: apt-get install postgresql: %w", err)
+	}
+	uid, _ := strconv.Atoi(u.Uid)
+	gid, _ := strconv.Atoi(u.Gid)
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, os.Chown(dir, uid, gid)
+}
+
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 func binDir() (string, error) {
