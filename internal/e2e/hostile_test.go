@@ -48,6 +48,10 @@ func newHostile(t *testing.T) *hostile {
 	for _, path := range neighbours {
 		write(t, path, h.canary)
 	}
+	t.Cleanup(func() { // a killed server wipes nothing
+		os.RemoveAll(filepath.Join(h.room, "training", "trn_neighbour"))
+		os.RemoveAll(filepath.Join(h.room, "data", "room_neighbour"))
+	})
 	socket := filepath.Join(h.data, "run", "control.sock")
 	abstract := "falaj-" + rand.Text()
 	for _, at := range []string{socket, "@" + abstract} {
@@ -179,6 +183,7 @@ func TestHostileTraining(t *testing.T) {
 			if refused < c.attempts || (c.attempts > 0) != strings.Contains(said, "end of the attempts") && c.mode != "linger" {
 				t.Errorf("%d attempts were refused, want %d:\n%s", refused, c.attempts, said)
 			}
+			t.Logf("%d attempts refused", refused)
 			await(t, "its processes to be gone", 20*time.Second, func() bool { return len(v.left()) == 0 })
 			if list, err := os.ReadDir(filepath.Join(h.room, "training")); err != nil || len(list) != 1 { // the neighbour that the test laid
 				t.Errorf("left in memory: %v %v", list, err)
