@@ -248,6 +248,9 @@ type logged struct {
 
 const stepsOfRun = 60
 
+// storm is how long something that goes on by itself may take when every life of the server is shorter than a step of it.
+const storm = 20 * time.Minute
+
 func (m *metrics) next(i int) {
 	step := int64(i % stepsOfRun)
 	if step == 0 {
@@ -336,7 +339,7 @@ func (m *moves) next(i int) {
 		return
 	}
 	m.promoted = append(m.promoted, c.ID)
-	for deadline := time.Now().Add(3 * time.Minute); c.State != "closed"; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(storm); c.State != "closed"; time.Sleep(50 * time.Millisecond) {
 		if a, ok = m.do(m.send("GET", project+"/changes/"+c.ID, nil)); !ok || !m.decode(a, &c) {
 			return
 		}
@@ -369,7 +372,7 @@ func (g *ingests) next(i int) {
 		return
 	}
 	g.runs = append(g.runs, run.ID)
-	for deadline := time.Now().Add(3 * time.Minute); run.State != "done"; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(storm); run.State != "done"; time.Sleep(50 * time.Millisecond) {
 		if a, ok = g.do(g.send("GET", project+"/pipelines/runs/"+run.ID, nil)); !ok || !g.decode(a, &run) {
 			return
 		}
