@@ -3,7 +3,7 @@ package app
 import (
 	"context"
 	"database/sql"
-
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -55,7 +55,13 @@ func (a *App) build(ctx context.Context, keys *seal.Keys) error {
 	if err != nil {
 		return err
 	}
-	a.onClose(func() error { return wipe(decrypted) })
+	a.onClose(func() error {
+		err := wipe(decrypted)
+		if a.cfg.Scratch == "" {
+			err = errors.Join(err, os.Remove(decrypted)) // ours alone; the operator's folder stays
+		}
+		return err
+	})
 	engine, err := duckdb.New(duckdb.Config{Scratch: filepath.Join(decrypted, "data"), MemoryLimit: 384 << 20})
 	if err != nil {
 		return err
