@@ -87,9 +87,9 @@ func TestPagesAreWholeInEveryMode(t *testing.T) {
 	}
 }
 
-// latin are words that Arabic pages write in Latin letters too: names of a program, a clock and a language, measures, and SQL's word for
-// nothing.
-func latin() []string { return []string{"falaj", "UTC", "SQL", "PSI", "JS", "NULL"} }
+// latin are words that Arabic pages write in Latin letters too: names of a program, a clock and a language, measures, SQL's word for
+// nothing, and what signing in once for all is called.
+func latin() []string { return []string{"falaj", "UTC", "SQL", "PSI", "JS", "NULL", "SSO"} }
 
 // TestPagesBeforeSignIn looks at what a person sees who is not in yet, and at open mode.
 func TestPagesBeforeSignIn(t *testing.T) {
