@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -241,9 +242,18 @@ func (c *call) score(ctx context.Context, v *variant, rows []int) ([]Prediction,
 	latency := time.Since(c.start)
 	width := len(e.features)
 	predictions := make([]Prediction, len(rows))
+	type same struct {
+		unit string
+		at   int64
+	}
+	seen := map[same]int{}
 	for i, r := range rows {
-		p := Prediction{ID: id.New("prd"), RequestID: c.ID, Project: c.Project, Model: c.Model, Environment: c.Environment, Variant: v.Name, Release: v.Release,
-			Unit: c.unit(r), At: c.at[r], Features: x[i*width : (i+1)*width : (i+1)*width], Output: out[i*e.outputs : (i+1)*e.outputs : (i+1)*e.outputs], Latency: latency, Shadow: v.Role == Shadow}
+		// A request that is sent again, because its answer got lost, is logged once: its answer must name what is logged.
+		k := same{c.unit(r), c.at[r].UnixMicro()}
+		own := id.Of("prd", c.Project, c.Model, c.Environment, c.ID, v.Release, v.Name, k.unit, strconv.FormatInt(k.at, 10), strconv.Itoa(seen[k]))
+		seen[k]++
+		p := Prediction{ID: own, RequestID: c.ID, Project: c.Project, Model: c.Model, Environment: c.Environment, Variant: v.Name, Release: v.Release,
+			Unit: k.unit, At: c.at[r], Features: x[i*width : (i+1)*width : (i+1)*width], Output: out[i*e.outputs : (i+1)*e.outputs : (i+1)*e.outputs], Latency: latency, Shadow: v.Role == Shadow}
 		if c.Entities != nil {
 			p.Entity = c.Entities[r]
 		}

@@ -3,7 +3,9 @@
 package id
 
 import (
+	"crypto/sha256"
 	"encoding/base32"
+	"encoding/binary"
 	"encoding/hex"
 	"strings"
 
@@ -22,6 +24,18 @@ var crockford = base32.NewEncoding(alphabet).WithPadding(base32.NoPadding)
 func New(prefix string) string {
 	u := uuid.Must(uuid.NewV7())
 	return prefix + "_" + crockford.EncodeToString(u[:])
+}
+
+// Of returns prefix_ and 26 base32 characters that the parts alone decide: what happens again has the id it had.
+func Of(prefix string, parts ...string) string {
+	h := sha256.New()
+	var size [8]byte
+	for _, p := range parts {
+		binary.BigEndian.PutUint64(size[:], uint64(len(p)))
+		h.Write(size[:])
+		h.Write([]byte(p))
+	}
+	return prefix + "_" + crockford.EncodeToString(h.Sum(nil)[:16])
 }
 
 // NewHex returns 32 hex digits, MLflow's spelling of a new id.

@@ -2,6 +2,17 @@ package id
 
 import "testing"
 
+func TestTheSamePartsAreTheSameId(t *testing.T) {
+	t.Parallel()
+	a := Of("prd", "one", "two")
+	if a != Of("prd", "one", "two") || a == Of("prd", "onet", "wo") || a == Of("prd", "one", "two", "") || len(a) != len(New("prd")) {
+		t.Error(a)
+	}
+	if _, err := Hex(a); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestTwoSpellingsAreOneId(t *testing.T) {
 	t.Parallel()
 	a, b := New("run"), New("run")
