@@ -138,6 +138,19 @@ func TestLookup(t *testing.T) {
 	if r.table.calls != 1 {
 		t.Errorf("%d lookups for one request", r.table.calls)
 	}
+	// Sent again under its id, because the answer got lost, it is answered with the ids that the log has; equal rows keep apart.
+	again := serving.Request{ID: "r1", Entities: append(entities, entities[0]), At: []time.Time{at}, Replay: true}
+	one, err := ask(again)
+	two, err2 := ask(again)
+	if err != nil || err2 != nil {
+		t.Fatal(err, err2)
+	}
+	for i, r := range one.Results {
+		if r.ID != two.Results[i].ID || r.ID == one.Results[(i+1)%3].ID || r.ID == got.Results[i%2].ID {
+			t.Errorf("row %d: %s, sent again %s", i, r.ID, two.Results[i].ID)
+		}
+	}
+	r.sink.take()
 	// Features given with the request, and a time before anything was known.
 	old := at.AddDate(-1, 0, 0)
 	if _, err = ask(serving.Request{Entities: entities, Features: []map[string]any{{names[0]: 7.5}, {}}, At: []time.Time{at, old}, Replay: true}); err != nil {
