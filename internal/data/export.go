@@ -59,7 +59,7 @@ func (s *Service) Export(ctx context.Context, project, dataset string, n int64, 
 	var keep []string
 	for _, c := range v.Columns {
 		if !slices.Contains(out.LeftOut, strings.ToLower(c.Name)) {
-			keep, out.Columns = append(keep, quoted(c.Name)), append(out.Columns, c)
+			keep, out.Columns = append(keep, Ident(c.Name)), append(out.Columns, c)
 		}
 	}
 	if len(keep) == 0 {
@@ -94,5 +94,3 @@ func (s *Service) Export(ctx context.Context, project, dataset string, n int64, 
 	}
 	return out, nil
 }
-
-func quoted(column string) string { return `"` + strings.ReplaceAll(column, `"`, `""`) + `"` }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"falaj/internal/kernel/fault"
@@ -181,6 +182,9 @@ func (s Spec) Check() error {
 	}
 	return nil
 }
+
+// Ident is a name as SQL writes it, whatever is in it.
+func Ident(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
 func quote(s string) string { b, _ := json.Marshal(s); return string(b) }
 

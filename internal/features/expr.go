@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"falaj/internal/data"
 )
 
 // Type is the type of a column of a request or a view.
@@ -79,7 +81,7 @@ func use(into map[string]Type, name string, t Type) error {
 	return nil
 }
 
-func quote(name string) string           { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+func quote(name string) string           { return data.Ident(name) }
 func quoteText(s string) string          { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 func finiteOr(v float64) (float64, bool) { return v, !math.IsNaN(v) && !math.IsInf(v, 0) }
 

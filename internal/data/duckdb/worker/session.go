@@ -253,7 +253,7 @@ func orWord(ref string) string {
 }
 
 // ident and lit quote a name and a text for SQL.
-func ident(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+func ident(name string) string { return data.Ident(name) }
 func lit(text string) string   { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
 
 // place gives the expression of a row's place in a table, from 0. A column called rowid hides DuckDB's own, and then the
